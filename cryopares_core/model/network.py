@@ -1,0 +1,58 @@
+"""The whole network: pictures to the coefficients of the pose's density."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cryopares_core.geometry.symmetry import point_group
+from cryopares_core.model.convolutions import S2Convolution, SO3Activation, SO3Convolution
+from cryopares_core.model.density import PoseDensity
+from cryopares_core.model.encoder import ResNetEncoder, auto_output_stride
+from cryopares_core.model.projector import ImageToSphere
+
+
+class PoseNetwork(nn.Module):
+    """Encoder -> sphere -> S2 convolution -> activation -> SO(3) convolution -> density.
+
+    Parameters
+    ----------
+    settings : the schema's `models.image2sphere`
+    symmetry : the point group's name
+    image_size_px : side of the pictures, which are square
+    in_channels : 1, or 2 for raw and phase-flipped pictures together
+    """
+
+    def __init__(self, settings: Any, symmetry: str, image_size_px: int, in_channels: int = 1):
+        super().__init__()
+        parts, lmax = settings.so3components, settings.lmax
+        resnet = settings.imageencoder.resnet
+        stride = resnet.output_stride or auto_output_stride(image_size_px)
+        self.encoder = ResNetEncoder(resnet.resnetName, in_channels, stride)
+        self.projector = ImageToSphere(
+            self.encoder.out_channels,
+            parts.i2sprojector.sphere_fdim,
+            -(-image_size_px // stride),
+            lmax,
+            parts.i2sprojector.hp_order,
+            parts.i2sprojector.rand_fraction_points_to_project,
+        )
+        self.s2conv = S2Convolution(lmax, parts.i2sprojector.sphere_fdim, parts.s2conv.f_out, parts.s2conv.hp_order)
+        self.activation = SO3Activation(lmax)
+        self.so3conv = SO3Convolution(lmax, parts.s2conv.f_out)
+        self.density = PoseDensity(
+            lmax,
+            parts.so3outputgrid.hp_order,
+            point_group(symmetry),
+            settings.label_sigma_degs,
+            settings.label_smoothing,
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Masked pictures `(b, in_channels, n, n)` -> symmetrised coefficients `(n_coefficients, b)`, float32."""
+        sphere = self.projector(self.encoder(images))
+        with torch.autocast(images.device.type, enabled=False):
+            coefficients = self.so3conv(self.activation(self.s2conv(sphere.float())))
+            return self.density.symmetrise(coefficients)
