@@ -63,7 +63,10 @@ class SO3Activation(nn.Module):
 
 
 class SO3Convolution(nn.Module):
-    """Learned filters on the right: `out^l = sum_i c^l_i psi^l_i / sqrt(f_in (2l+1))`, one function a picture."""
+    """Learned filters on the right: `out^l = sum_i c^l_i psi^l_i / sqrt(f_in (2l+1))`, one function a picture.
+
+    The result is scaled so that the function starts with values of about unit variance, a nearly uniform density.
+    """
 
     GAIN = math.sqrt(192)  # as in S2Convolution, for a filter sampled at 192 rotations
 
@@ -79,6 +82,6 @@ class SO3Convolution(nn.Module):
         for degree, place in enumerate(degree_slices(self.lmax)):
             orders = 2 * degree + 1
             block = coefficients[place].view(orders, orders, batch, f_in)
-            filters = self.theta[place].view(orders, orders, f_in) * (self.GAIN / math.sqrt(f_in * orders))
+            filters = self.theta[place].view(orders, orders, f_in) * (self.GAIN / (math.sqrt(f_in * orders) * (self.lmax + 1)))
             packed.append(torch.einsum("mkbi,kni->mnb", block, filters).flatten(0, 1))
         return torch.cat(packed)
