@@ -1,0 +1,62 @@
+"""The options of `cryopares_train`. Other commands have dataclasses of their own, made in the same way."""
+
+# ruff: noqa: RUF009 -- `param` and `section` return dataclass fields, made anew for each instance.
+
+from dataclasses import dataclass
+from typing import List, Optional
+
+from cryopares_core.config.parameters import param
+
+ACCELERATORS = ("auto", "cpu", "gpu")
+_CONTINUE = "continue_checkpoint_dir"
+
+
+@dataclass
+class TrainArguments:
+    """What to train on, where to write, and for how long; all else is in the configuration tree."""
+
+    symmetry: Optional[str] = param(
+        None, "Point group symmetry: C1, D7, T, O, I and so on, on RELION's axes.", required_unless=_CONTINUE
+    )
+    particles_star_fname: List[str] = param(
+        [], "RELION STAR file of aligned particles, or several.", required_unless=_CONTINUE
+    )
+    particles_dir: List[str] = param(
+        [],
+        "Folder that the picture names in the STAR file start from; one, or one for each STAR file. "
+        "Without it: the STAR file's folder, then its parents.",
+    )
+    train_save_dir: Optional[str] = param(
+        None, "Folder for the results; each run adds a version_N to it.", required_unless=_CONTINUE
+    )
+    n_epochs: int = param(100, "Training epochs in all, with those before a continued run.", unit="epochs", low=1)
+    batch_size: int = param(64, "Pictures in a batch, augmented copies included.", low=1)
+    split_halfs: bool = param(
+        True, "Train one model for each half set; False trains one on all particles.", aliases=("split_halves",)
+    )
+    continue_checkpoint_dir: Optional[str] = param(None, "Folder version_N of a run that is to go on.")
+    finetune_checkpoint_dir: Optional[str] = param(None, "Folder version_N of a trained model to start from.")
+    map_fname_for_simulated_pretraining: Optional[str] = param(
+        None, "Map (MRC) whose simulated projections are learned first, for train.n_epochs_simulation epochs."
+    )
+    compile_model: bool = param(False, "Compile the network: a slower start, then 10 to 30 % faster.")
+    overfit_batches: Optional[int] = param(
+        None, "For tests of a set-up: train on so many batches over and over.", unit="batches", low=1, advanced=True
+    )
+    val_check_interval: Optional[float] = param(
+        None, "Validate each time this part of an epoch is done; null means at its end.", above=0, high=1, advanced=True
+    )
+    n_threads: Optional[int] = param(None, "Threads of the processor; null means all.", low=1)
+    accelerator: str = param("auto", "Where to compute; auto takes the GPUs that there are.", choices=ACCELERATORS)
+
+    def problems(self) -> List[str]:
+        """Rules that tie several options together."""
+        problems = []
+        n_stars, n_dirs = len(self.particles_star_fname), len(self.particles_dir)
+        if n_stars and n_dirs not in (0, 1, n_stars):
+            problems.append(
+                f"--particles_dir names {n_dirs} folders for {n_stars} STAR files: give one for all, or one for each."
+            )
+        if self.continue_checkpoint_dir and self.finetune_checkpoint_dir:
+            problems.append("--continue_checkpoint_dir and --finetune_checkpoint_dir exclude each other: give one.")
+        return problems
