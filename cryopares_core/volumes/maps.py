@@ -1,0 +1,113 @@
+"""Maps: reading and writing MRC volumes, and resampling them in Fourier space. Arrays are `[z, y, x]`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+
+from cryopares_core.errors import UserError
+
+logger = logging.getLogger(__name__)
+ANISOTROPY_ALLOWED = 1e-3
+
+
+def read_map(path: str | Path, pixel_size_angs: float | None = None) -> tuple[np.ndarray, float]:
+    """A cubic map, `(n, n, n)` float32 `[z, y, x]`, and its pixel size in Å.
+
+    `pixel_size_angs` replaces that of the header. Raises UserError when the file is no map, is not cubic, holds values
+    that are not finite or the same everywhere, or when the pixel size is unknown.
+    """
+    volume, voxel = _read_mrc(Path(path))
+    problems = _volume_problems(volume)
+    if pixel_size_angs is None:
+        problems += _voxel_problems(voxel)
+        pixel_size_angs = float(voxel[0])
+    if problems:
+        raise UserError([f"Map {path}: {problem}" for problem in problems])
+    if voxel[0] > 0 and abs(voxel[0] / pixel_size_angs - 1) > ANISOTROPY_ALLOWED:
+        logger.warning("Map %s: its header says %.4f Å/px, %.4f is used.", path, voxel[0], pixel_size_angs)
+    return volume, pixel_size_angs
+
+
+def _read_mrc(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    if not path.is_file():
+        raise UserError(f"Map {path} does not exist: check --map_fname.")
+    try:
+        with mrcfile.open(path) as handle:
+            voxel = np.array([handle.voxel_size[axis] for axis in "xyz"], dtype=float)
+            return _in_zyx_order(handle.data, handle.header).astype(np.float32), voxel
+    except (ValueError, OSError) as error:
+        raise UserError(f"Map {path} is not a readable MRC file: {error}") from error
+
+
+def _in_zyx_order(data: np.ndarray, header: Any) -> np.ndarray:
+    """Some programs store the axes in another order and say so in the header (1, 2, 3 stand for x, y, z)."""
+    stored = [int(header.maps), int(header.mapr), int(header.mapc)]
+    if data.ndim != 3 or sorted(stored) != [1, 2, 3]:
+        return data
+    return np.transpose(data, [stored.index(axis) for axis in (3, 2, 1)])
+
+
+def _volume_problems(volume: np.ndarray) -> list[str]:
+    if volume.ndim != 3 or len(set(volume.shape)) != 1:
+        return [f"it must be a cube, but it is {' x '.join(map(str, volume.shape))} px (z, y, x): pad or crop it."]
+    bad = int(np.count_nonzero(~np.isfinite(volume)))
+    if bad:
+        return [f"{bad} of its voxels are NaN or infinite: mend the map."]
+    if volume.min() == volume.max():
+        return [f"all its voxels have the value {volume.min():g}: it shows nothing."]
+    return []
+
+
+def _voxel_problems(voxel: np.ndarray) -> list[str]:
+    if not voxel[0] > 0:
+        return ["its header has no pixel size: give --sampling_rate_angs."]
+    if np.ptp(voxel) > ANISOTROPY_ALLOWED * voxel[0]:
+        sizes = ", ".join(f"{size:g}" for size in voxel)
+        return [f"its pixel size differs between axes ({sizes} Å): resample it, or give --sampling_rate_angs."]
+    return []
+
+
+def write_map(path: str | Path, volume: np.ndarray, pixel_size_angs: float) -> None:
+    """Write a map `(n, n, n)` as float32, or a stack of pictures `(k, n, n)` when the name ends in `.mrcs`.
+
+    Stacks keep float16. The file appears under its name only when it is complete.
+    """
+    path = Path(path)
+    is_stack = path.suffix == ".mrcs"
+    dtype = np.float16 if is_stack and volume.dtype == np.float16 else np.float32
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with mrcfile.new(partial, overwrite=True) as handle:
+            handle.set_data(np.ascontiguousarray(volume, dtype=dtype))
+            handle.voxel_size = pixel_size_angs
+            if is_stack:
+                handle.set_image_stack()
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def resample_map(volume: np.ndarray, size: int) -> np.ndarray:
+    """The same map on `size` voxels a side, by Fourier cropping or padding: `(size, size, size)` float32.
+
+    Densities and the centre voxel (`n // 2` to `size // 2`) stay; the pixel size becomes `n / size` times as large.
+    """
+    n = volume.shape[0]
+    if size == n:
+        return volume.astype(np.float32)
+    transform = np.fft.fftshift(np.fft.fftn(np.fft.ifftshift(volume)))
+    kept = min(n, size)
+    if kept % 2 == 0:
+        # The Nyquist frequency of an even box has no partner of the other sign.
+        kept -= 1
+    source, target = (slice(m // 2 - kept // 2, m // 2 - kept // 2 + kept) for m in (n, size))
+    result = np.zeros((size,) * 3, dtype=complex)
+    result[target, target, target] = transform[source, source, source]
+    result = np.fft.fftshift(np.fft.ifftn(np.fft.ifftshift(result))).real
+    return (result * (size / n) ** 3).astype(np.float32)
