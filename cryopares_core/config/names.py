@@ -16,9 +16,10 @@ def nearest(wanted: str, names: Iterable[str], most: int = 4) -> List[str]:
         return endings[:most]
     last = low.rpartition(".")[2]
     same_last = [name for name in names if "." in name and name.lower().rpartition(".")[2] == last]
-    scored = sorted(((_likeness(low, name.lower()), name) for name in (same_last or names)), reverse=True)
-    least = max(0.0 if same_last else 0.6, scored[0][0] - 0.1) if scored else 1.0
-    return [name for score, name in scored if score >= least][:most]
+    likeness = _likeness_of_whole if same_last else _likeness
+    scored = sorted(((likeness(low, name.lower()), name) for name in (same_last or names)), reverse=True)
+    best = scored[0][0] if scored else 0.0
+    return [name for score, name in scored if score >= best - 0.1 and best >= (0.0 if same_last else 0.6)][:most]
 
 
 def did_you_mean(wanted: str, names: Iterable[str]) -> str:
@@ -32,6 +33,9 @@ def did_you_mean(wanted: str, names: Iterable[str]) -> str:
 
 def _likeness(wanted: str, name: str) -> float:
     """How alike two names are, 0 to 1: as a whole, or in their last parts, which people remember best."""
-    whole = difflib.SequenceMatcher(None, wanted, name).ratio()
-    ends = difflib.SequenceMatcher(None, wanted.rpartition(".")[2], name.rpartition(".")[2]).ratio()
-    return max(whole, 0.99 * ends)
+    ends = _likeness_of_whole(wanted.rpartition(".")[2], name.rpartition(".")[2])
+    return max(_likeness_of_whole(wanted, name), 0.99 * ends)
+
+
+def _likeness_of_whole(wanted: str, name: str) -> float:
+    return difflib.SequenceMatcher(None, wanted, name).ratio()

@@ -2,8 +2,22 @@
 
 import dataclasses
 import math
+import types
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Type, Union, get_type_hints
+from typing import (
+    Any,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Tuple,
+    Type,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 _RULES = "rules"
 _KIND_NAMES = {int: "whole number", float: "number", bool: "True or False", str: "text"}
@@ -155,9 +169,8 @@ def _all_sections(settings: Any) -> Iterator[Any]:
 
 def _take_apart(hint: Any) -> Tuple[type, bool, bool]:
     """Split `Optional[int]` or `List[str]` into (plain type, optional, many)."""
-    origin: Any = getattr(hint, "__origin__", None)
-    inner: Any = getattr(hint, "__args__", ())
-    if origin is Union:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, getattr(types, "UnionType", Union)):  # Python 3.10 has `int | None` too
         kind = next(part for part in inner if part is not type(None))
         return kind, True, False
     if origin is list:
