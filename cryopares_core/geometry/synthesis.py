@@ -113,27 +113,31 @@ class GridSynthesis(nn.Module):
 class QuadratureTransform(nn.Module):
     """Synthesis on a Gauss-Legendre grid and the analysis that inverts it exactly, for pointwise activations.
 
-    `2 lmax + 2` uniform angles psi and rot, `lmax + 1` tilts: products of two functions of degree lmax are integrated exactly.
+    `2 lmax + 2` uniform angles rot, `lmax + 1` tilts: products of two functions of degree lmax are integrated exactly. The
+    number of angles psi is a multiple of four, so that a pointwise activation commutes with quarter turns of the picture.
     """
 
-    basis: Tensor
+    psi_basis: Tensor
+    rot_basis: Tensor
     weight: Tensor
 
     def __init__(self, lmax: int, dtype: torch.dtype = torch.float32):
         super().__init__()
         nodes, weights = np.polynomial.legendre.leggauss(lmax + 1)
-        self.turns = 2 * lmax + 2
+        self.rot_turns = 2 * lmax + 2
+        self.psi_turns = 4 * -(-self.rot_turns // 4)
         self.tilt = TiltSynthesis(lmax, torch.arccos(torch.from_numpy(nodes)), dtype)
-        angle = torch.arange(self.turns, dtype=torch.float64) * (2 * torch.pi / self.turns)
-        self.register_buffer("basis", fourier_basis(angle, lmax).to(dtype), persistent=False)
-        share = torch.from_numpy(weights / 2) / self.turns**2
+        for name, turns in (("psi_basis", self.psi_turns), ("rot_basis", self.rot_turns)):
+            angle = torch.arange(turns, dtype=torch.float64) * (2 * torch.pi / turns)
+            self.register_buffer(name, fourier_basis(angle, lmax).to(dtype), persistent=False)
+        share = torch.from_numpy(weights / 2) / (self.psi_turns * self.rot_turns)
         self.register_buffer("weight", share.to(dtype)[:, None], persistent=False)
 
     def synthesis(self, coefficients: Tensor) -> Tensor:
         """`(n_coefficients, functions)` -> values `(psi, rot, tilts * functions)`."""
         fourier = self.tilt(coefficients)
-        values = self.basis @ fourier.flatten(2)
-        return (self.basis @ values.flatten(1)).unflatten(1, (self.turns, -1))
+        by_rot = self.rot_basis @ fourier.flatten(2)
+        return (self.psi_basis @ by_rot.flatten(1)).unflatten(1, (self.rot_turns, -1))
 
     def analysis(self, values: Tensor) -> Tensor:
         """Values `(psi, rot, tilts * functions)` -> `(n_coefficients, functions)`: `integral f D^l dR` for each coefficient.
@@ -141,5 +145,5 @@ class QuadratureTransform(nn.Module):
         The coefficients of f itself are `2l+1` times that (the norm of `D^l_mn`).
         """
         weighted = values.unflatten(2, (len(self.weight), -1)) * self.weight
-        by_rot = (self.basis.T @ weighted.flatten(1)).unflatten(1, (self.turns, -1))
-        return self.tilt.adjoint((self.basis.T @ by_rot).unflatten(2, weighted.shape[2:]))
+        by_rot = (self.psi_basis.T @ weighted.flatten(1)).unflatten(1, (self.rot_turns, -1))
+        return self.tilt.adjoint((self.rot_basis.T @ by_rot).unflatten(2, weighted.shape[2:]))

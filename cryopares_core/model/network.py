@@ -34,7 +34,8 @@ class PoseNetwork(nn.Module):
         self.projector = ImageToSphere(
             self.encoder.out_channels,
             parts.i2sprojector.sphere_fdim,
-            -(-image_size_px // stride),
+            image_size_px,
+            stride,
             lmax,
             parts.i2sprojector.hp_order,
             parts.i2sprojector.rand_fraction_points_to_project,

@@ -27,16 +27,21 @@ class ImageToSphere(nn.Module):
     harmonics: Tensor
     log_width: nn.Parameter
 
-    def __init__(self, in_channels: int, sphere_fdim: int, map_px: int, lmax: int, hp_order: int, rand_fraction: float):
+    def __init__(
+        self, in_channels: int, sphere_fdim: int, image_size_px: int, stride: int, lmax: int, hp_order: int, rand_fraction: float
+    ):
+        """`stride`: picture pixels per pixel of the feature map; feature (i, j) is centred on pixel (i, j) * stride."""
         super().__init__()
         self.reduce = nn.Conv2d(in_channels, sphere_fdim, 1)
         self.rand_fraction = rand_fraction
         points = healpix_directions(hp_order)
         points = points[points[:, 2] > 1e-6].float()
-        offset = (torch.arange(map_px) - map_px / 2) * (2 / map_px)
+        offset = (torch.arange(0, image_size_px, stride) - image_size_px // 2) * (2 / image_size_px)
         pixels = torch.stack(torch.meshgrid(offset, offset, indexing="ij")[::-1], dim=-1).view(-1, 2)
         # Squared distances in units of the map's pixels.
-        distance = torch.cdist(points[:, :2], pixels).square() * (map_px / 2) ** 2
+        distance = torch.cdist(points[:, :2], pixels).square() * (image_size_px / (2 * stride)) ** 2
+        # The first row and column of an even picture have no mates on the other side: with them the sampling would not turn.
+        distance = distance.masked_fill((pixels < -1 + 1e-6).any(dim=-1), 1e4)
         radius = points[:, :2].norm(dim=-1)
         fade = ((radius - TAPER_START) / (1 - TAPER_START)).clamp(0, 1)
         self.register_buffer("kernel_distance", distance, persistent=False)

@@ -1,0 +1,68 @@
+"""What all commands share: messages on the terminal, errors without tracebacks, exit codes."""
+
+import logging
+import signal
+import sys
+from typing import Any, Callable
+
+from cryopares_core.errors import UserError
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+def run(body: Callable[[], None]) -> int:
+    """Run a command's body and return its exit code.
+
+    0 done; 2 the input or settings are wrong (told in plain words); 130 stopped with Ctrl-C; 143 stopped by SIGTERM.
+    """
+    _send_log_to_terminal()
+    stopped_by = {"code": INTERRUPTED}
+
+    def on_terminate(*_: Any) -> None:
+        stopped_by["code"] = TERMINATED
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, on_terminate)
+    try:
+        body()
+    except UserError as error:
+        return _tell(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped before the end.\n")
+        return stopped_by["code"]
+    except ModuleNotFoundError as error:
+        return _tell(_missing_package(error))
+    except OSError as error:
+        return _tell(UserError(f"{error.filename or 'The system'}: {error.strerror or error}."))
+    return 0
+
+
+def _tell(error: UserError) -> int:
+    heading = "Error: " if len(error.problems) == 1 else f"{len(error.problems)} errors:\n  - "
+    sys.stderr.write(heading + "\n  - ".join(error.problems) + "\n")
+    return error.exit_code
+
+
+def _missing_package(error: ModuleNotFoundError) -> UserError:
+    name = (error.name or "").split(".")[0]
+    if name.startswith("cryopares"):
+        raise error
+    return UserError(f"The Python package {name} is missing here. Install the core: pip install 'scipion-em-cryopares[core]'.")
+
+
+def _send_log_to_terminal() -> None:
+    """Our own messages as plain lines, warnings marked; other packages only when something is wrong."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_Formatter())
+    ours = logging.getLogger("cryopares_core")
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(logging.INFO)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return f"Warning: {text}" if record.levelno >= logging.WARNING else text

@@ -1,0 +1,1 @@
+"""Training: the Lightning module, half sets, checkpoints, metrics, progress. Knows no command lines."""

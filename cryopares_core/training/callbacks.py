@@ -1,0 +1,116 @@
+"""What happens around the steps: metrics on disk, progress, phases, checkpoints that are whole or absent."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from tqdm import tqdm
+
+from cryopares_core.files import atomic_path, write_text
+from cryopares_core.training.phases import Phases, format_seconds
+
+logger = logging.getLogger(__name__)
+METRICS = ("loss", "val_loss", "geo_degs", "val_geo_degs", "val_median_geo_degs", "val_share_under_5_degs", "lr")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints get their name when they are complete on disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
+
+
+class MetricsFile(lightning.Callback):
+    """One JSON object a line and epoch in `metrics.jsonl`, on disk as soon as the epoch ends."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.started = time.perf_counter()
+
+    def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        # A continued run repeats the epochs after its last checkpoint: their lines give way, earlier ones stay.
+        if self.path.exists():
+            kept = [line for line in read_metrics(self.path) if line["epoch"] <= trainer.current_epoch]
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        values = trainer.callback_metrics
+        line = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        line |= {name: float(f"{float(values[name]):.6g}") for name in METRICS if name in values}
+        line["seconds"] = round(time.perf_counter() - self.started, 1)
+        with open(self.path, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The epochs of a `metrics.jsonl`, oldest first; a last line that was cut off is left out."""
+    epochs = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            epochs.append(json.loads(line))
+        except ValueError:
+            break
+    return epochs
+
+
+class Progress(lightning.Callback):
+    """A bar over all steps with the time left, and one line an epoch that also reads well in a log file."""
+
+    def __init__(self, title: str):
+        self.title, self.bar = title, None
+        self.started, self.first_step = 0.0, 0
+
+    def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
+        self.started, self.first_step = time.perf_counter(), trainer.current_epoch * int(trainer.num_training_batches)
+        layout = "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} steps, {rate_fmt}, {remaining} left{postfix}"
+        hidden = not sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total, initial=self.first_step, desc=self.title, bar_format=layout, unit=" steps", disable=hidden, leave=False
+        )
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        done = (trainer.current_epoch + 1) * int(trainer.num_training_batches)
+        total = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
+        pace = (time.perf_counter() - self.started) / max(1, done - self.first_step)
+        line = (
+            f"{self.title}  epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  loss {values['loss']:.3f}  "
+            f"val_loss {values.get('val_loss', float('nan')):.3f}  error mean {values.get('val_geo_degs', float('nan')):.1f}° "
+            f"median {values.get('val_median_geo_degs', float('nan')):.1f}°  {format_seconds(pace * (total - done))} left"
+        )
+        if self.bar is not None:
+            self.bar.clear()
+        logger.info(line)
+
+    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    on_exception = lambda self, trainer, module, exception: self.on_train_end(trainer, module)  # noqa: E731
+
+
+class PhaseClock(lightning.Callback):
+    """Tells `Phases` when validation and saving begin and end within training."""
+
+    def __init__(self, phases: Phases):
+        self.phases = phases
+
+    def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self.phases.begin("validation")
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self.phases.end()

@@ -1,0 +1,118 @@
+"""What one step of training does, for Lightning."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from cryopares_core.errors import UserError
+from cryopares_core.geometry.rotations import euler_degs_to_matrix, pose_error_degs
+from cryopares_core.geometry.symmetry import point_group
+from cryopares_core.model.network import PoseNetwork
+from cryopares_core.particles.augmentation import Augmenter
+from cryopares_core.particles.batches import Batch
+
+WARM_UP_STEPS = 20
+COOL_DOWN_SHARE = 0.25
+
+
+class PoseTraining(lightning.LightningModule):
+    """Loss, errors, optimizer and schedule around a `PoseNetwork`.
+
+    Parameters
+    ----------
+    network : the network to train
+    config : the whole configuration tree
+    symmetry : the point group under which errors are the smallest
+    mask : `(n, n)` soft circular mask, laid on each picture after augmentation
+    """
+
+    mask: Tensor
+    group: Tensor
+
+    def __init__(self, network: PoseNetwork, config: Any, symmetry: str, mask: Tensor):
+        super().__init__()
+        self.network, self.settings, self.data_settings = network, config.train, config.datamanager
+        self.augmenter = Augmenter(config.datamanager.augmenter)
+        self.register_buffer("mask", mask, persistent=False)
+        self.register_buffer("group", point_group(symmetry).matrices.float(), persistent=False)
+        self.val_errors: list[Tensor] = []
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        images, eulers_degs = batch.images.float(), batch.eulers_degs
+        if self.data_settings.augment_train:
+            copies = self.data_settings.num_augmented_copies_per_batch
+            images, eulers_degs = self.augmenter(images.repeat(copies, 1, 1, 1), eulers_degs.repeat(copies, 1))
+        loss, error = self._loss_and_error(images, eulers_degs, newton_steps=2)
+        if not bool(torch.isfinite(loss)):
+            raise UserError(
+                f"The loss is not a number after {self.global_step} steps: training has diverged. The checkpoints of earlier "
+                "epochs are kept. Lower the learning rate, for example --config train.learning_rate="
+                f"{self.settings.learning_rate / 10:g}."
+            )
+        self.log("loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(images))
+        self.log("geo_degs", error.mean(), on_step=False, on_epoch=True, batch_size=len(images))
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        loss, error = self._loss_and_error(batch.images.float(), batch.eulers_degs, newton_steps=4)
+        self.log("val_loss", loss, on_epoch=True, batch_size=len(batch))
+        self.val_errors.append(error)
+
+    def on_validation_epoch_end(self) -> None:
+        errors = torch.cat(self.val_errors)
+        self.val_errors.clear()
+        self.log("val_geo_degs", errors.mean())
+        self.log("val_median_geo_degs", errors.median())
+        self.log("val_share_under_5_degs", (errors < 5).float().mean())
+
+    def on_train_epoch_end(self) -> None:
+        self.log("lr", self._learning_rates()[0] * self._ramp())
+
+    def _loss_and_error(self, images: Tensor, eulers_degs: Tensor, newton_steps: int) -> tuple[Tensor, Tensor]:
+        """The mean loss and each picture's angular error in degrees."""
+        coefficients = self.network(images * self.mask)
+        density = self.network.density
+        with torch.autocast(images.device.type, enabled=False):
+            values = density.grid_values(coefficients)
+            loss = density.loss(coefficients, values, eulers_degs).mean()
+            poses = density.poses(coefficients.detach(), values.detach(), newton_steps)
+            return loss, pose_error_degs(poses, euler_degs_to_matrix(eulers_degs), self.group)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
+        )
+        patience = self.settings.patient_reduce_lr_plateau_n_epochs
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss", "interval": "epoch"}}
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One step at the plateau's learning rate times the ramp."""
+        rates = self._learning_rates()
+        ramp = self._ramp()
+        for group, rate in zip(self._groups(), rates, strict=True):
+            group["lr"] = rate * ramp
+        super().optimizer_step(*args, **kwargs)
+        for group, rate in zip(self._groups(), rates, strict=True):
+            group["lr"] = rate
+
+    def _ramp(self) -> float:
+        """Up over the first steps, and down to nearly zero over the last quarter, where the error falls fastest."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            total = max(1, int(self.trainer.estimated_stepping_batches))
+        step = self.global_step
+        warm_up = min(1.0, (step + 1) / WARM_UP_STEPS)
+        cool_down = min(1.0, max(0.01, (total - step) / (COOL_DOWN_SHARE * total)))
+        return warm_up * cool_down
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return self.trainer.optimizers[0].param_groups
+
+    def _learning_rates(self) -> list[float]:
+        return [group["lr"] for group in self._groups()]

@@ -1,0 +1,197 @@
+"""A whole training run: check, read, prepare, then one model for each half set."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import platform
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import cryopares_core
+from cryopares_core.config.merge import to_yaml
+from cryopares_core.config.schema import Config
+from cryopares_core.errors import UserError
+from cryopares_core.files import write_text
+from cryopares_core.geometry.symmetry import point_group
+from cryopares_core.particles.batches import split_particles
+from cryopares_core.particles.prepare import prepare_particles
+from cryopares_core.particles.preprocess import PreprocessSettings
+from cryopares_core.particles.star import read_particles
+from cryopares_core.particles.table import ParticleTable
+from cryopares_core.training.curves import draw_learning_curves
+from cryopares_core.training.half_set import HalfSet, HalfSetResult, Plan, train_half_set
+from cryopares_core.training.phases import Phases
+from cryopares_core.training.progress import Countdown
+
+logger = logging.getLogger(__name__)
+
+
+def run_training(arguments: Any, config: Config, phases: Phases, continued_dir: Path | None = None) -> Path:
+    """Train as asked and return the run's folder `version_N`. Nothing is written before the input is read and prepared.
+
+    Parameters
+    ----------
+    arguments : a `TrainArguments`
+    continued_dir : the folder of an earlier run that goes on to `arguments.n_epochs` epochs in all
+
+    Raises
+    ------
+    UserError : anything in the input or the settings that the user can mend
+    """
+    group = point_group(arguments.symmetry)
+    problems = config.batch_problems(arguments.batch_size) + _finetune_problems(arguments) + _simulation_problems(arguments, config)
+    if problems:
+        raise UserError(problems)
+    device = choose_device(arguments.accelerator, arguments.n_threads)
+    with phases("reading"):
+        table = _read(arguments, config)
+        preprocessing = preprocess_settings(config, table)
+        parts = _split(table, arguments, config)
+    with phases("preparing"):
+        images = prepare_particles(table, preprocessing, device, progress=Countdown("Prepared", "pictures"))
+    plan = Plan(arguments, config, group.name, preprocessing, table, images, device, phases)
+    run_dir = continued_dir or _new_version_dir(Path(arguments.train_save_dir))
+    _write_description(run_dir, plan)
+    results = []
+    for number, (train_ids, val_ids) in parts.items():
+        half = HalfSet(number, run_dir / (f"half{number}" if number else "allParticles"), train_ids, val_ids)
+        logger.info("%s: %s particles to train on, %s to validate", half.name, f"{len(train_ids):,}", f"{len(val_ids):,}")
+        results.append(train_half_set(plan, half, resume=continued_dir is not None))
+        _draw(run_dir, results, group.name)
+    logger.info("%s", _summary(run_dir, results))
+    logger.info("%s", phases.table())
+    return run_dir
+
+
+def choose_device(accelerator: str, n_threads: int | None) -> torch.device:
+    """The GPU where there is one and the user doesn't mind, else the CPU; says which."""
+    if n_threads:
+        torch.set_num_threads(n_threads)
+    if accelerator != "cpu" and torch.cuda.is_available():
+        logger.info("Computing on %s", torch.cuda.get_device_name(0))
+        torch.set_float32_matmul_precision("high")
+        return torch.device("cuda", 0)
+    if accelerator == "gpu":
+        raise UserError("--accelerator=gpu: PyTorch sees no GPU. Check the driver (nvidia-smi), or use --accelerator auto or cpu.")
+    logger.info("No GPU found or wanted: computing on the CPU with %d threads", torch.get_num_threads())
+    return torch.device("cpu")
+
+
+def preprocess_settings(config: Config, table: ParticleTable) -> PreprocessSettings:
+    """Settings of the preparation with what the user left open taken from the particles: coarsest pixel, whole box."""
+    wanted = config.datamanager.particlesDataset
+    sampling = wanted.sampling_rate_angs_for_nnet or float(table.pixel_size_angs.max())
+    box_angs = float((table.image_size_px * table.pixel_size_angs).min())
+    size = wanted.image_size_px_for_nnet or max(16, 2 * round(box_angs / sampling / 2))
+    radius = wanted.mask_radius_angs
+    if radius is not None and radius > size * sampling / 2:
+        logger.warning(
+            "The mask's radius of %g Å reaches beyond the picture of %d px at %.4g Å/px (half of it is %.4g Å): nothing is masked "
+            "at its sides. Lower mask_radius_angs, or raise image_size_px_for_nnet.",
+            *(radius, size, sampling, size * sampling / 2),
+        )
+    return PreprocessSettings(
+        sampling_rate_angs=sampling, image_size_px=size, ctf_correction=wanted.ctf_correction, mask_radius_angs=radius
+    )
+
+
+def _read(arguments: Any, config: Config) -> ParticleTable:
+    table, remarks = read_particles(
+        arguments.particles_star_fname,
+        arguments.particles_dir,
+        needs_ctf=config.datamanager.particlesDataset.ctf_correction != "none",
+        split_halfs=arguments.split_halfs,
+    )
+    for remark in remarks:
+        logger.warning("%s", remark)
+    logger.info("Read %s particles in %s stacks", f"{len(table):,}", f"{len(table.stack_paths):,}")
+    return table
+
+
+def _split(table: ParticleTable, arguments: Any, config: Config) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Training and validation particles by half set; 0 stands for all in one."""
+    half_set = table.half_set if arguments.split_halfs else np.zeros(len(table), dtype=np.int8)
+    data = config.datamanager
+    parts = split_particles(half_set, config.train.val_fraction, config.train.seed)
+    needed = arguments.batch_size // (data.num_augmented_copies_per_batch if data.augment_train else 1)
+    smallest = min(len(train_ids) for train_ids, _ in parts.values())
+    if smallest < max(2, needed):
+        raise UserError(
+            f"Only {smallest} particles would be left for training in a half set, fewer than the {needed} of one batch. "
+            f"Give more particles, lower --batch_size (now {arguments.batch_size}), or use --split_halfs False."
+        )
+    return parts
+
+
+def _finetune_problems(arguments: Any) -> list[str]:
+    source = arguments.finetune_checkpoint_dir
+    names = ("half1", "half2") if arguments.split_halfs else ("allParticles",)
+    missing = [name for name in names if source and not (Path(source) / name / "model.safetensors").is_file()]
+    return [
+        f"--finetune_checkpoint_dir={source}: there is no {name}/model.safetensors in it. Give the version_N folder of a finished "
+        "run, and the same --split_halfs as that run had."
+        for name in missing
+    ]
+
+
+def _simulation_problems(arguments: Any, config: Config) -> list[str]:
+    if not arguments.map_fname_for_simulated_pretraining and not config.train.n_epochs_simulation:
+        return []
+    return [
+        "Simulated pretraining (--map_fname_for_simulated_pretraining, train.n_epochs_simulation) is not in this version. "
+        "Instead: cryopares_simulate makes particles from the map; train on them, then use --finetune_checkpoint_dir."
+    ]
+
+
+def _new_version_dir(save_dir: Path) -> Path:
+    """Make and return the first `version_N` that is not there yet."""
+    save_dir.mkdir(parents=True, exist_ok=True)
+    number = 0
+    while True:
+        folder = save_dir / f"version_{number}"
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def _write_description(run_dir: Path, plan: Plan) -> None:
+    """`config.yml` and `run.json`: what was asked, of which version, on what."""
+    write_text(run_dir / "config.yml", to_yaml(plan.config))
+    description = {
+        "cryopares": cryopares_core.__version__,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "command": sys.argv,
+        "folder": os.getcwd(),
+        "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "arguments": asdict(plan.arguments),
+        "symmetry": plan.symmetry,
+        "n_particles": len(plan.table),
+        "sampling_rate_angs": plan.preprocessing.sampling_rate_angs,
+        "image_size_px": plan.preprocessing.image_size_px,
+    }
+    write_text(run_dir / "run.json", json.dumps(description, indent=2) + "\n")
+
+
+def _draw(run_dir: Path, results: list[HalfSetResult], symmetry: str) -> None:
+    histories = {result.name: result.epochs for result in results}
+    draw_learning_curves(run_dir / "learning_curves.png", histories, f"Training, symmetry {symmetry}")
+
+
+def _summary(run_dir: Path, results: list[HalfSetResult]) -> str:
+    rows = [
+        f"  {result.name:<13} best epoch {result.best['epoch']:>3} of {len(result.epochs)}  val_loss {result.best['val_loss']:.3f}  "
+        f"error mean {result.best['val_geo_degs']:.2f}° median {result.best['val_median_geo_degs']:.2f}°  "
+        f"under 5°: {result.best['val_share_under_5_degs']:.0%}"
+        for result in results
+    ]
+    return "\n".join(["Finished. On held-out particles:", *rows, f"Models and learning_curves.png are in {run_dir}"])
