@@ -1,0 +1,187 @@
+"""All pictures of a table, prepared once and kept in memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from cryopares_core.particles.stacks import read_images
+from cryopares_core.particles.table import ParticleTable
+from torch import Tensor
+
+from cryopares_core.errors import UserError
+from cryopares_core.particles.ctf import ctf_tensors
+from cryopares_core.particles.preprocess import Preprocessor, PreprocessSettings
+
+logger = logging.getLogger(__name__)
+Progress = Callable[[int, int], None]
+
+LARGEST_FLOAT16 = 6e4
+MEMORY_SHARE = 0.8  # of what is free: training needs some too
+FINER_ALLOWED = 0.99
+NAMES_SHOWN = 20
+
+
+def complete_settings(table: ParticleTable, settings: PreprocessSettings) -> PreprocessSettings:
+    """The settings with sampling and size as numbers, fit for all particles of the table.
+
+    Without a prescribed sampling, particles of several pixel sizes are brought to the coarsest one; without a
+    prescribed size, to the smallest picture. Warns of both, and of a sampling finer than the data's.
+    """
+    kinds = sorted(
+        {(int(box), float(pixel)) for box, pixel in zip(table.image_size_px, table.pixel_size_angs, strict=True)}
+    )
+    coarsest = max(pixel for _, pixel in kinds)
+    sampling = settings.sampling_rate_angs or coarsest
+    if sampling < FINER_ALLOWED * coarsest:
+        logger.warning(
+            "Pictures of %.4g Å/px are interpolated to %.4g Å/px: that costs time and shows no more detail.",
+            coarsest,
+            sampling,
+        )
+    if settings.sampling_rate_angs is None and len({pixel for _, pixel in kinds}) > 1:
+        logger.warning("The particles have several pixel sizes: all are brought to the coarsest, %.4g Å/px.", coarsest)
+        settings = replace(settings, sampling_rate_angs=sampling)
+    sizes = {settings.target_size(box, pixel) for box, pixel in kinds}
+    if len(sizes) > 1:
+        logger.warning("The particles have several box sizes: all are cropped to the smallest, %d px.", min(sizes))
+    return replace(settings, sampling_rate_angs=sampling, image_size_px=min(sizes))
+
+
+def prepare_particles(
+    table: ParticleTable,
+    settings: PreprocessSettings,
+    device: torch.device | str = "cpu",
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Read, correct, rescale and normalise all pictures of a table: `(n, c, s, s)` float16 in memory, in table order.
+
+    Parameters
+    ----------
+    settings : as from the user; see `complete_settings` for what is left open.
+    device : where the work is done.
+    batch_size : pictures at a time.
+    progress : called with the number of pictures done and their total.
+
+    Raises UserError when the result does not fit in memory, and with the names of all pictures that are constant or
+    hold values that are not finite.
+    """
+    settings = complete_settings(table, settings)
+    size = settings.image_size_px or 0
+    shape = (len(table), settings.channels, size, size)
+    _check_memory(shape)
+    store = torch.empty(shape, dtype=torch.float16)
+    preprocess, problems, done = Preprocessor(settings), [], 0
+    for indices, images in _read_ahead(table, batch_size):
+        problems += _picture_problems(table, indices, images)
+        store[torch.from_numpy(indices)] = _prepared(preprocess, table, indices, images, device)
+        done += len(indices)
+        if progress:
+            progress(done, len(table))
+    if problems:
+        raise UserError(_shortened(problems))
+    return store
+
+
+def _prepared(
+    preprocess: Preprocessor, table: ParticleTable, indices: np.ndarray, images: np.ndarray, device: torch.device | str
+) -> Tensor:
+    """One batch of pictures of one kind, float16 on the CPU."""
+    shifts = torch.as_tensor(table.shifts_angs[indices], dtype=torch.float32, device=device)
+    ctf = ctf_tensors(table.ctf, indices, device)
+    pixel_size = float(table.pixel_size_angs[indices[0]])
+    pictures = preprocess(torch.from_numpy(images).to(device), ctf, pixel_size, shifts)
+    return pictures.clamp(-LARGEST_FLOAT16, LARGEST_FLOAT16).half().cpu()
+
+
+def _batches(table: ParticleTable, batch_size: int) -> Iterator[np.ndarray]:
+    """Indices of pictures of one box and pixel size, in the order in which they lie in the files."""
+    order = np.lexsort((table.slice_id, table.stack_id, table.pixel_size_angs, table.image_size_px))
+    pixel, box = table.pixel_size_angs[order], table.image_size_px[order]
+    borders = np.flatnonzero((pixel[1:] != pixel[:-1]) | (box[1:] != box[:-1])) + 1
+    for group in np.split(order, borders):
+        yield from (group[start : start + batch_size] for start in range(0, len(group), batch_size))
+
+
+def _read_ahead(table: ParticleTable, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Indices and their raw pictures; the next batch is read while the caller works on this one."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        waiting = None
+        for indices in _batches(table, batch_size):
+            coming = (indices, reader.submit(read_images, table, indices))
+            if waiting:
+                yield waiting[0], waiting[1].result()
+            waiting = coming
+        if waiting:
+            yield waiting[0], waiting[1].result()
+
+
+def _picture_problems(table: ParticleTable, indices: np.ndarray, images: np.ndarray) -> list[str]:
+    pixels = images.reshape(len(images), -1)
+    lowest, highest = pixels.min(axis=1), pixels.max(axis=1)
+    finite = np.isfinite(lowest) & np.isfinite(highest)
+    problems = []
+    for row in np.flatnonzero(~finite | (lowest == highest)):
+        name = f"{table.slice_id[indices[row]] + 1:06d}@{table.stack_paths[table.stack_id[indices[row]]]}"
+        fault = f"all its pixels are {lowest[row]:g}" if finite[row] else "it has NaN or infinite pixels"
+        problems.append(f"Picture {name}: {fault}. Remove it from the STAR file, or mend the stack.")
+    return problems
+
+
+def _shortened(problems: list[str]) -> list[str]:
+    if len(problems) <= NAMES_SHOWN:
+        return problems
+    return [*problems[:NAMES_SHOWN], f"... and {len(problems) - NAMES_SHOWN} more pictures like these."]
+
+
+def _check_memory(shape: tuple[int, ...]) -> None:
+    """Raise UserError before any work is done when a float16 array of this shape does not fit."""
+    needed, free = 2 * int(np.prod(shape, dtype=np.int64)), free_memory_bytes()
+    if needed > MEMORY_SHARE * free:
+        raise UserError(
+            f"The prepared pictures ({shape[0]} of {shape[-1]} px) need {needed / 1e9:.1f} GB of memory, and "
+            f"{free / 1e9:.1f} GB are free, of which {MEMORY_SHARE:.0%} may be used: choose a smaller "
+            "datamanager.particlesDataset.image_size_px_for_nnet with a larger sampling_rate_angs_for_nnet, or a "
+            "machine with more memory."
+        )
+
+
+def free_memory_bytes() -> float:
+    """Memory that this process may still take: the machine's, or what its control groups leave (Slurm, containers)."""
+    return min(_meminfo_available(), *map(_group_available, _control_groups()), float("inf"))
+
+
+def _control_groups() -> list[Path]:
+    """The process's own group and those above it: the limit of a Slurm job stands a few levels up."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return [root]
+    path = root / own[3:].lstrip("/")
+    return [path, *(parent for parent in path.parents if parent.is_relative_to(root))]
+
+
+def _group_available(group: Path) -> float:
+    try:
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no such group, or its limit is "max"
+        return float("inf")
+    # Pages of files that can be dropped at any time count as used, but are not.
+    return limit - used + int(cached.get("inactive_file", 0))
+
+
+def _meminfo_available() -> float:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return float("inf")

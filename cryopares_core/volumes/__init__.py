@@ -1,0 +1,1 @@
+"""Maps, their projections and simulated particles."""
