@@ -50,7 +50,7 @@ def _continue(command: CommandLine) -> None:
         earlier = TrainArguments(**json.loads((folder / "run.json").read_text(encoding="utf-8"))["arguments"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            "--continue_checkpoint_dir={}: no run of cryopares_train is there ({}). Give its version_N folder.".format(folder, error)
+            f"--continue_checkpoint_dir={folder}: no run of cryopares_train is there ({error}). Give its version_N folder."
         ) from error
     given = {name: getattr(command.arguments, name) for name in command.given if name != "continue_checkpoint_dir"}
     config = load_config(command.config_file or str(folder / "config.yml"), command.overrides)

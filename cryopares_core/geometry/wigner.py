@@ -132,7 +132,7 @@ def _packed_tables(lmax: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     for degree, place in enumerate(degree_slices(lmax)):
         blocks = _tilt_spectrum(degree).reshape(2 * degree + 1, -1)
         spectrum[lmax : lmax + degree + 1, place] = blocks[: degree + 1]
-        spectrum[lmax - degree : lmax, place] = blocks[: degree : -1]
+        spectrum[lmax - degree : lmax, place] = blocks[:degree:-1]
         orders = np.arange(-degree, degree + 1)
         at = np.arange(place.start, place.stop).reshape(orders.size, orders.size)
         grids = np.meshgrid(orders, orders, indexing="ij")

@@ -111,7 +111,8 @@ class _LocalExpansion(nn.Module):
         for degree, place in enumerate(degree_slices(self.lmax)):
             orders = 2 * degree + 1
             local = torch.bmm(
-                wigner[:, place].view(-1, orders, orders).transpose(1, 2), coefficients[place].T.view(-1, orders, orders)
+                wigner[:, place].view(-1, orders, orders).transpose(1, 2),
+                coefficients[place].T.view(-1, orders, orders),
             )
             total = total + local.flatten(1) @ self.get_buffer(f"table_{degree}")
         return total[:, :3], total[:, 3:].view(-1, 3, 3)

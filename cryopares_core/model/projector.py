@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from cryopares_core.geometry.grids import healpix_directions
 from cryopares_core.geometry.wigner import spherical_harmonics
 
-TAPER_START = 0.85  # of the radius: beyond it the weights fall to zero as a cosine, so that no edge turns into high degrees
+TAPER_START = (
+    0.85  # of the radius: beyond it the weights fall to zero as a cosine, so that no edge turns into high degrees
+)
 
 
 class ImageToSphere(nn.Module):
@@ -28,7 +30,14 @@ class ImageToSphere(nn.Module):
     log_width: nn.Parameter
 
     def __init__(
-        self, in_channels: int, sphere_fdim: int, image_size_px: int, stride: int, lmax: int, hp_order: int, rand_fraction: float
+        self,
+        in_channels: int,
+        sphere_fdim: int,
+        image_size_px: int,
+        stride: int,
+        lmax: int,
+        hp_order: int,
+        rand_fraction: float,
     ):
         """`stride`: picture pixels per pixel of the feature map; feature (i, j) is centred on pixel (i, j) * stride."""
         super().__init__()

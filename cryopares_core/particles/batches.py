@@ -23,7 +23,9 @@ class Batch:
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         """Both tensors on a device; Lightning moves batches by this name."""
-        return Batch(self.images.to(device, non_blocking=non_blocking), self.eulers_degs.to(device, non_blocking=non_blocking))
+        return Batch(
+            self.images.to(device, non_blocking=non_blocking), self.eulers_degs.to(device, non_blocking=non_blocking)
+        )
 
 
 class PreparedDataset(Dataset):

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from cryopares_core.particles.stacks import read_images
-from cryopares_core.particles.table import ParticleTable
 from torch import Tensor
 
 from cryopares_core.errors import UserError
 from cryopares_core.particles.ctf import ctf_tensors
 from cryopares_core.particles.preprocess import Preprocessor, PreprocessSettings
+from cryopares_core.particles.stacks import read_images
+from cryopares_core.particles.table import ParticleTable
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]

@@ -75,7 +75,13 @@ class Progress(lightning.Callback):
         layout = "{desc} {percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} steps, {rate_fmt}, {remaining} left{postfix}"
         hidden = not sys.stderr.isatty()
         self.bar = tqdm(
-            total=total, initial=self.first_step, desc=self.title, bar_format=layout, unit=" steps", disable=hidden, leave=False
+            total=total,
+            initial=self.first_step,
+            desc=self.title,
+            bar_format=layout,
+            unit=" steps",
+            disable=hidden,
+            leave=False,
         )
 
     def on_train_batch_end(self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, index: int) -> None:

@@ -109,7 +109,9 @@ def _network(plan: Plan, half: HalfSet) -> PoseNetwork:
         for problem in problems:
             logger.warning("Fine-tuning from %s: %s; it starts afresh", source, problem)
         if len(problems) == len(network.state_dict()):
-            raise UserError(f"{source}: none of the model's layers fits this network. Use the settings that it was trained with.")
+            raise UserError(
+                f"{source}: none of the model's layers fits this network. Use the settings that it was trained with."
+            )
     return network
 
 
@@ -127,7 +129,9 @@ def _module(plan: Plan, network: PoseNetwork) -> PoseTraining:
 def _loaders(plan: Plan, half: HalfSet) -> tuple[Any, Any]:
     angles = torch.from_numpy(plan.table.eulers_deg).float()
     train, held_out = (PreparedDataset(plan.images, angles, ids) for ids in (half.train_ids, half.val_ids))
-    return make_loader(train, plan.particles_per_batch, shuffle=True), make_loader(held_out, plan.arguments.batch_size, shuffle=False)
+    return make_loader(train, plan.particles_per_batch, shuffle=True), make_loader(
+        held_out, plan.arguments.batch_size, shuffle=False
+    )
 
 
 def _trainer(plan: Plan, half: HalfSet) -> tuple[lightning.Trainer, ModelCheckpoint]:
@@ -171,7 +175,11 @@ def _write_splits(plan: Plan, half: HalfSet) -> None:
 def _save_best(plan: Plan, half: HalfSet, network: PoseNetwork, checkpoint: Path) -> HalfSetResult:
     """Put the best epoch's weights into the network and write the model with its card."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    weights = {name.removeprefix("network."): tensor for name, tensor in state["state_dict"].items() if name.startswith("network.")}
+    weights = {
+        name.removeprefix("network."): tensor
+        for name, tensor in state["state_dict"].items()
+        if name.startswith("network.")
+    }
     network.load_state_dict(weights)
     epochs = read_metrics(half.folder / "metrics.jsonl")
     best = min(epochs, key=lambda line: line.get("val_loss", float("inf")))

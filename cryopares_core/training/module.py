@@ -89,7 +89,10 @@ class PoseTraining(lightning.LightningModule):
         )
         patience = self.settings.patient_reduce_lr_plateau_n_epochs
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss", "interval": "epoch"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss", "interval": "epoch"},
+        }
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One step at the plateau's learning rate times the ramp."""

@@ -47,7 +47,11 @@ def run_training(arguments: Any, config: Config, phases: Phases, continued_dir: 
     UserError : anything in the input or the settings that the user can mend
     """
     group = point_group(arguments.symmetry)
-    problems = config.batch_problems(arguments.batch_size) + _finetune_problems(arguments) + _simulation_problems(arguments, config)
+    problems = (
+        config.batch_problems(arguments.batch_size)
+        + _finetune_problems(arguments)
+        + _simulation_problems(arguments, config)
+    )
     if problems:
         raise UserError(problems)
     device = choose_device(arguments.accelerator, arguments.n_threads)
@@ -63,7 +67,9 @@ def run_training(arguments: Any, config: Config, phases: Phases, continued_dir: 
     results = []
     for number, (train_ids, val_ids) in parts.items():
         half = HalfSet(number, run_dir / (f"half{number}" if number else "allParticles"), train_ids, val_ids)
-        logger.info("%s: %s particles to train on, %s to validate", half.name, f"{len(train_ids):,}", f"{len(val_ids):,}")
+        logger.info(
+            "%s: %s particles to train on, %s to validate", half.name, f"{len(train_ids):,}", f"{len(val_ids):,}"
+        )
         results.append(train_half_set(plan, half, resume=continued_dir is not None))
         _draw(run_dir, results, group.name)
     logger.info("%s", _summary(run_dir, results))
@@ -80,7 +86,9 @@ def choose_device(accelerator: str, n_threads: int | None) -> torch.device:
         torch.set_float32_matmul_precision("high")
         return torch.device("cuda", 0)
     if accelerator == "gpu":
-        raise UserError("--accelerator=gpu: PyTorch sees no GPU. Check the driver (nvidia-smi), or use --accelerator auto or cpu.")
+        raise UserError(
+            "--accelerator=gpu: PyTorch sees no GPU. Check the driver (nvidia-smi), or use --accelerator auto or cpu."
+        )
     logger.info("No GPU found or wanted: computing on the CPU with %d threads", torch.get_num_threads())
     return torch.device("cpu")
 
@@ -99,7 +107,7 @@ def preprocess_settings(config: Config, table: ParticleTable) -> PreprocessSetti
             *(radius, size, sampling, size * sampling / 2),
         )
     return PreprocessSettings(
-        sampling_rate_angs=sampling, image_size_px=size, ctf_correction=wanted.ctf_correction, mask_radius_angs=radius
+        sampling_rate_angs=sampling, image_size_px=size, ctf_mode=wanted.ctf_correction, mask_radius_angs=radius
     )
 
 

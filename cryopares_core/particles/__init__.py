@@ -1,0 +1,1 @@
+"""Particles: STAR tables, stacks, CTF, preparation, augmentation, batches. Knows no network."""

@@ -1,0 +1,145 @@
+"""Numbers out of STAR columns: angles, shifts, CTF, pixel sizes, half sets; everything wrong is noted, nothing raised."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cryopares_core.particles.starblocks import StarBlocks
+from cryopares_core.particles.table import CtfParameters
+
+ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
+MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+NO_ANGLE = -999.0  # what RELION writes where no angle is known
+CTF_REMEDY = "Estimate the CTF, or train without it: --config datamanager.particlesDataset.ctf_correction=none."
+
+
+def numbers(blocks: StarBlocks, name: str, remedy: str = "Mend the value, or take the row out.") -> np.ndarray | None:
+    """A column of the particles as `(n,)` float64, or None where there is no such column; bad values are noted."""
+    if name not in blocks.particles:
+        return None
+    values = pd.to_numeric(blocks.particles[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    # Rows that end early are noted as such already.
+    whole = ~blocks.particles.iloc[:, -1].isna().to_numpy()
+    blocks.complain(np.flatnonzero(~np.isfinite(values) & whole), "not a number", remedy, name)
+    return values
+
+
+def angles(blocks: StarBlocks) -> np.ndarray:
+    """`(n, 3)` rot, tilt, psi in degrees."""
+    missing = [name for name in ANGLES if name not in blocks.particles]
+    if missing:
+        blocks.problems.append(
+            f"{blocks.path}: no column {', '.join(missing)}: the poses are not known. Give particles after a 3D refinement "
+            "(run_data.star)."
+        )
+        return np.zeros((len(blocks.particles), 3))
+    columns = [numbers(blocks, name, "Give particles after a 3D refinement, or take the row out.") for name in ANGLES]
+    for name, column in zip(ANGLES, columns, strict=True):
+        rows = np.flatnonzero(column == NO_ANGLE)
+        blocks.complain(rows, "no pose is known", "Give particles after a 3D refinement, or take the row out.", name)
+    return np.stack([column for column in columns if column is not None], axis=1)
+
+
+def optics_row(blocks: StarBlocks) -> np.ndarray | None:
+    """For each particle the row of its optics group in the optics table, or None without such a table."""
+    if blocks.optics is None or "rlnOpticsGroup" not in blocks.particles:
+        return None
+    groups = pd.to_numeric(blocks.optics.get("rlnOpticsGroup", pd.Series(dtype=str)), errors="coerce")
+    place = {group: row for row, group in enumerate(groups)}
+    wanted = pd.to_numeric(blocks.particles["rlnOpticsGroup"], errors="coerce")
+    rows = wanted.map(place)
+    known = ", ".join(f"{group:g}" for group in groups) or "none"
+    remedy = f"Add the group to data_optics, or mend the value (known: {known})."
+    blocks.complain(np.flatnonzero(rows.isna()), "no such optics group", remedy, "rlnOpticsGroup")
+    return rows.fillna(0).to_numpy(dtype=np.int64)
+
+
+def of_optics(blocks: StarBlocks, name: str, rows: np.ndarray | None) -> np.ndarray | None:
+    """A property of each particle `(n,)`, from the optics table or, in older files, from the particles' own column."""
+    if rows is not None and blocks.optics is not None and name in blocks.optics:
+        values = pd.to_numeric(blocks.optics[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        for row in np.flatnonzero(~np.isfinite(values)):
+            blocks.problems.append(f"{blocks.path}, data_optics row {row + 1}: {name} is not a number. Mend it.")
+        return values[rows] if len(values) else None
+    return numbers(blocks, name)
+
+
+def pixel_sizes(blocks: StarBlocks, rows: np.ndarray | None) -> np.ndarray:
+    """`(n,)` Å: rlnImagePixelSize, or detector pixel over magnification as before RELION 3.1."""
+    sizes = of_optics(blocks, "rlnImagePixelSize", rows)
+    if sizes is None:
+        sizes = numbers(blocks, "rlnPixelSize")
+    if sizes is None:
+        detector, magnification = numbers(blocks, "rlnDetectorPixelSize"), numbers(blocks, "rlnMagnification")
+        if detector is not None and magnification is not None:
+            sizes = detector * 1e4 / np.where(magnification > 0, magnification, np.nan)
+    if sizes is None:
+        blocks.problems.append(
+            f"{blocks.path}: the pixel size is not known: no rlnImagePixelSize in data_optics, no rlnDetectorPixelSize and "
+            "rlnMagnification. Add rlnImagePixelSize (Å) to data_optics."
+        )
+        return np.ones(len(blocks.particles))
+    rows_wrong = np.flatnonzero(~((sizes > 0) & (sizes < 1000)) & np.isfinite(sizes))
+    blocks.complain(rows_wrong, f"the pixel size is {sizes[rows_wrong[0]]:g} Å" if len(rows_wrong) else "", "Mend it.")
+    return np.where(np.isfinite(sizes) & (sizes > 0), sizes, 1.0)
+
+
+def shifts(blocks: StarBlocks, pixel_size_angs: np.ndarray, warnings: list[str]) -> np.ndarray:
+    """`(n, 2)` x, y in Å: rlnOriginXAngst, or rlnOriginX in pixels as before RELION 3.1; 0 and a warning where there is neither."""
+    columns = []
+    for axis in "XY":
+        column = numbers(blocks, f"rlnOrigin{axis}Angst")
+        if column is None:
+            in_pixels = numbers(blocks, f"rlnOrigin{axis}")
+            column = None if in_pixels is None else in_pixels * pixel_size_angs
+        columns.append(column)
+    if any(column is None for column in columns):
+        warnings.append(f"{blocks.path}: no shifts (rlnOriginXAngst, rlnOriginYAngst): particles are taken as centred.")
+    return np.stack([np.zeros(len(blocks.particles)) if column is None else column for column in columns], axis=1)
+
+
+def ctf_parameters(blocks: StarBlocks, rows: np.ndarray | None, needed: bool) -> CtfParameters:
+    """CTF parameters of each particle. Where they are not needed, what is missing is 0."""
+    nothing = np.zeros(len(blocks.particles))
+    if not needed:
+        return CtfParameters(*[nothing] * 7)
+    columns = [numbers(blocks, name, CTF_REMEDY) for name in DEFOCUS]
+    columns += [of_optics(blocks, name, rows) for name in MICROSCOPE]
+    missing = [name for name, column in zip((*DEFOCUS, *MICROSCOPE), columns, strict=True) if column is None]
+    if missing:
+        blocks.problems.append(f"{blocks.path}: no column {', '.join(missing)}: the CTF is not known. {CTF_REMEDY}")
+    _check_microscope(blocks, columns)
+    phase_shift = numbers(blocks, "rlnPhaseShift")
+    filled = [nothing if column is None else column for column in (*columns, phase_shift)]
+    return CtfParameters(*filled)
+
+
+def _check_microscope(blocks: StarBlocks, columns: list[np.ndarray | None]) -> None:
+    limits = {
+        3: ("the voltage", "kV", 10, 2000),
+        4: ("the spherical aberration", "mm", -1, 20),
+        5: ("the amplitude contrast", "", 0, 1),
+    }
+    for place, (name, unit, low, high) in limits.items():
+        column = columns[place]
+        if column is not None and len(rows := np.flatnonzero((column < low) | (column > high))):
+            what = f"{name} is {column[rows[0]]:g} {unit}".rstrip()
+            blocks.complain(rows, what, f"It should lie between {low} and {high}.")
+
+
+def half_sets(blocks: StarBlocks, split_halfs: bool, warnings: list[str], seed: int = 0) -> np.ndarray:
+    """`(n,)` 1 or 2 from rlnRandomSubset; drawn at random, with a warning, where there is no such column."""
+    count = len(blocks.particles)
+    subset = numbers(blocks, "rlnRandomSubset") if split_halfs else None
+    if subset is None:
+        if split_halfs:
+            warnings.append(
+                f"{blocks.path}: no half sets (rlnRandomSubset): drawn at random with seed {seed}. They are not those of the "
+                "refinement that gave the poses."
+            )
+        return (np.random.default_rng(seed).permutation(count) % 2 + 1).astype(np.int8)
+    rows = np.flatnonzero(~np.isin(subset, (1, 2)) & np.isfinite(subset))
+    blocks.complain(rows, "a half set is 1 or 2", "Mend it, or use --split_halfs False.", "rlnRandomSubset")
+    return np.where(subset == 2, 2, 1).astype(np.int8)

@@ -1,0 +1,125 @@
+"""Where each particle's picture lies: names like `000001@Particles/a.mrcs`, the folders that they start from, checks of the stacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cryopares_core.errors import UserError
+from cryopares_core.particles.mrc import StackHeader, read_header
+from cryopares_core.particles.starblocks import SHOWN, StarBlocks
+
+PIXEL_SIZE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The stacks of one STAR file, and for each particle `(n,)` its stack and its place there, counted from 0."""
+
+    stack_paths: list[str]
+    stack_id: np.ndarray
+    slice_id: np.ndarray
+
+
+def find_pictures(blocks: StarBlocks, particles_dir: Path | None, check_files: bool) -> Pictures:
+    """Take the picture names apart and find each stack; what is wrong is noted in `blocks`."""
+    parts = blocks.particles["rlnImageName"].fillna("").str.extract(r"^(?:(\d+)@)?(.*)$")
+    number = pd.to_numeric(parts[0], errors="coerce").fillna(1).to_numpy(dtype=np.int64)
+    remedy = "Pictures of a stack are counted from 1."
+    blocks.complain(np.flatnonzero(number < 1), "there is no picture 0", remedy, "rlnImageName")
+    blocks.complain(np.flatnonzero(parts[1] == ""), "no picture is named", "Take the row out.", "rlnImageName")
+    stack_id, names = pd.factorize(parts[1])
+    roots = _roots(blocks.path, particles_dir)
+    paths = [_locate(name, roots) for name in names]
+    if check_files:
+        for index, name in enumerate(names):
+            if name and paths[index] is None:
+                rows = np.flatnonzero(stack_id == index)
+                tried = ", ".join(str(root) for root in roots[:3])
+                what = f"the stack {name} does not exist (looked in {tried}{' and above' if len(roots) > 3 else ''})"
+                blocks.problems.append(
+                    f"{blocks.at(int(rows[0]))}: {what}; {len(rows):,} particles need it. Set --particles_dir."
+                )
+    found = [path or str(roots[0] / name) for name, path in zip(names, paths, strict=True)]
+    return Pictures(found, stack_id.astype(np.int32), np.maximum(number - 1, 0))
+
+
+def _roots(star: Path, particles_dir: Path | None) -> list[Path]:
+    """Where relative names may start: the given folder, the STAR file's folder, then the folders above it."""
+    folder = star.resolve().parent
+    given = [particles_dir.resolve()] if particles_dir else []
+    return list(dict.fromkeys([*given, folder, *folder.parents]))
+
+
+def _locate(name: str, roots: Sequence[Path]) -> str | None:
+    """The first existing file of that name, or None."""
+    return next((str(root / name) for root in roots if (root / name).is_file()), None)
+
+
+def check_stacks(
+    blocks: StarBlocks, pictures: Pictures, pixel_size_angs: np.ndarray, warnings: list[str]
+) -> np.ndarray:
+    """The side of each particle's picture `(n,)`, from the headers of all stacks that exist; what is wrong is noted."""
+    existing = [index for index, path in enumerate(pictures.stack_paths) if Path(path).is_file()]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        headers = list(pool.map(lambda index: _header_or_error(pictures.stack_paths[index]), existing))
+    counts, sides = (
+        np.full(len(pictures.stack_paths), np.iinfo(np.int64).max),
+        np.zeros(len(pictures.stack_paths), np.int32),
+    )
+    in_header = np.zeros(len(pictures.stack_paths))
+    bad = [str(header) for header in headers if isinstance(header, UserError)]
+    blocks.problems += bad[:SHOWN] + ([f"{len(bad) - SHOWN:,} more stacks cannot be read."] if len(bad) > SHOWN else [])
+    for index, header in zip(existing, headers, strict=True):
+        if isinstance(header, StackHeader):
+            counts[index], sides[index], in_header[index] = header.n, header.nx, header.pixel_size_angs
+            if header.nx != header.ny:
+                blocks.problems.append(
+                    f"{header.path}: its pictures are {header.nx} x {header.ny} px. Extract square ones."
+                )
+    beyond = np.flatnonzero(pictures.slice_id >= counts[pictures.stack_id])
+    if len(beyond):
+        what = f"the stack has only {counts[pictures.stack_id[beyond[0]]]} pictures"
+        blocks.complain(beyond, what, "Mend the name, or copy the stack again.", "rlnImageName")
+    _compare_pixel_sizes(blocks, pictures, in_header, pixel_size_angs, warnings)
+    return sides[pictures.stack_id]
+
+
+def _header_or_error(path: str) -> StackHeader | UserError:
+    try:
+        return read_header(path)
+    except UserError as error:
+        return error
+
+
+def _compare_pixel_sizes(
+    blocks: StarBlocks, pictures: Pictures, in_header: np.ndarray, pixel_size_angs: np.ndarray, warnings: list[str]
+) -> None:
+    """Many programs leave 0 or 1 in the header: these say nothing."""
+    header = in_header[pictures.stack_id]
+    tells = (header > 0) & (np.abs(header - 1) > 1e-6)
+    differs = np.flatnonzero(tells & (np.abs(header / pixel_size_angs - 1) > PIXEL_SIZE_TOLERANCE))
+    if len(differs):
+        row = int(differs[0])
+        warnings.append(
+            f"{blocks.at(row)}: the pixel size is {pixel_size_angs[row]:g} Å here and {header[row]:g} Å in the header of "
+            f"{pictures.stack_paths[pictures.stack_id[row]]} ({len(differs):,} particles). The STAR file's value is used."
+        )
+
+
+def check_declared_size(blocks: StarBlocks, declared: np.ndarray | None, sides: np.ndarray) -> None:
+    """The optics table's rlnImageSize against the stacks."""
+    if declared is None:
+        return
+    differs = np.flatnonzero((declared != sides) & (sides > 0) & np.isfinite(declared))
+    if len(differs):
+        row = int(differs[0])
+        blocks.problems.append(
+            f"{blocks.path}: rlnImageSize is {declared[row]:g} px in data_optics, but the pictures of {len(differs):,} particles are "
+            f"{sides[row]} px (first: {blocks.particles['rlnImageName'].iloc[row]}). Mend data_optics, or give the right stacks."
+        )

@@ -1,0 +1,62 @@
+"""Reading pictures from stacks: positioned reads in file order, and no file kept open."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+import numpy as np
+
+from cryopares_core.errors import UserError
+from cryopares_core.particles.mrc import StackHeader, read_header
+from cryopares_core.particles.table import ParticleTable
+
+_cached_header = lru_cache(maxsize=100_000)(read_header)
+
+
+def read_images(table: ParticleTable, indices: np.ndarray) -> np.ndarray:
+    """Pictures of some particles, all of one size: `(k, ny, nx)` float32, in the order of `indices`.
+
+    Raises
+    ------
+    UserError : a stack is missing, cut off or unreadable, or the pictures differ in size.
+    """
+    indices = np.asarray(indices)
+    order = np.lexsort((table.slice_id[indices], table.stack_id[indices]))
+    stack_id, slice_id = table.stack_id[indices][order], table.slice_id[indices][order]
+    images: np.ndarray | None = None
+    starts = np.flatnonzero(np.diff(stack_id, prepend=-1))
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        header = _cached_header(table.stack_paths[stack_id[start]])
+        if images is None:
+            images = np.empty((len(indices), header.ny, header.nx), np.float32)
+        if images.shape[1:] != (header.ny, header.nx):
+            raise UserError(
+                f"{header.path}: its pictures are {header.nx} x {header.ny} px, those before {images.shape[2]} px."
+            )
+        _read_into(images, order[start:stop], header, slice_id[start:stop])
+    return np.empty((0, 0, 0), np.float32) if images is None else images
+
+
+def _read_into(images: np.ndarray, rows: np.ndarray, header: StackHeader, slices: np.ndarray) -> None:
+    """Read rising `slices` of one stack, each run of neighbours at once, into `rows` of `images`."""
+    borders = np.flatnonzero(np.diff(slices) != 1) + 1
+    file = os.open(header.path, os.O_RDONLY)
+    try:
+        for part, targets in zip(np.split(slices, borders), np.split(rows, borders), strict=True):
+            raw = _read_exactly(file, header, int(part[0]), len(part))
+            images[targets] = np.frombuffer(raw, header.dtype).reshape(len(part), header.ny, header.nx)
+    finally:
+        os.close(file)
+
+
+def _read_exactly(file: int, header: StackHeader, first: int, count: int) -> bytes:
+    length, start = count * header.bytes_per_picture, header.offset + first * header.bytes_per_picture
+    parts, done = [], 0
+    while done < length:
+        part = os.pread(file, length - done, start + done)
+        if not part:
+            raise UserError(f"{header.path}: ends before picture {first + count}. Copy the file again.")
+        parts.append(part)
+        done += len(part)
+    return b"".join(parts)

@@ -1,0 +1,152 @@
+"""RELION STAR files (3.0, 3.1 and later) to a `ParticleTable`, with all that is wrong told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cryopares_core.errors import UserError
+from cryopares_core.particles import columns
+from cryopares_core.particles.images import check_declared_size, check_stacks, find_pictures
+from cryopares_core.particles.starblocks import StarBlocks, read_blocks
+from cryopares_core.particles.suspicions import suspicions
+from cryopares_core.particles.table import CtfParameters, ParticleTable
+
+
+def read_particles(
+    star_fnames: Sequence[str | Path] | str | Path,
+    particles_dir: Sequence[str | Path] | str | Path | None = None,
+    needs_ctf: bool = True,
+    split_halfs: bool = True,
+    check_files: bool = True,
+) -> tuple[ParticleTable, list[str]]:
+    """Read one STAR file or several and check every particle.
+
+    Parameters
+    ----------
+    particles_dir : folder that relative picture names start from; one for all files or one for each. Then the STAR file's folder
+        and the folders above it are tried.
+    needs_ctf : refuse particles without CTF parameters
+    split_halfs : refuse data with an empty half set
+    check_files : look for the stacks and read their headers; without it the pictures' size is that of the optics table
+
+    Returns
+    -------
+    the table, and warnings about what is suspicious or was filled in
+
+    Raises
+    ------
+    UserError : with every problem of every file
+    """
+    paths = [Path(name) for name in _as_list(star_fnames)]
+    folders = [Path(name) for name in _as_list(particles_dir or [])]
+    folders = folders * len(paths) if len(folders) == 1 else folders
+    tables, warnings, problems = [], [], []
+    for index, path in enumerate(paths):
+        try:
+            folder = folders[index] if folders else None
+            table, remarks = _read_one(path, folder, needs_ctf, split_halfs, check_files)
+            tables.append(table)
+            warnings += remarks
+        except UserError as error:
+            problems += error.problems
+    if not problems and split_halfs:
+        problems += _empty_half(paths, np.concatenate([table.half_set for table in tables]))
+    if problems:
+        raise UserError(problems)
+    whole = _concatenate(tables)
+    return whole, warnings + suspicions(whole)
+
+
+def _as_list(value: Sequence[str | Path] | str | Path) -> list[str | Path]:
+    return [value] if isinstance(value, str | Path) else list(value)
+
+
+def _read_one(
+    path: Path, particles_dir: Path | None, needs_ctf: bool, split_halfs: bool, check_files: bool
+) -> tuple[ParticleTable, list[str]]:
+    blocks, warnings = read_blocks(path), list[str]()
+    group = columns.optics_row(blocks)
+    pixel_size = columns.pixel_sizes(blocks, group)
+    pictures = find_pictures(blocks, particles_dir, check_files)
+    declared = columns.of_optics(blocks, "rlnImageSize", group) if group is not None else None
+    if check_files:
+        sides = check_stacks(blocks, pictures, pixel_size, warnings)
+        check_declared_size(blocks, declared, sides)
+    else:
+        sides = np.zeros(len(blocks.particles)) if declared is None else np.nan_to_num(declared)
+    _check_dimensions(blocks, group)
+    table = ParticleTable(
+        stack_paths=pictures.stack_paths,
+        stack_id=pictures.stack_id,
+        slice_id=pictures.slice_id,
+        eulers_deg=columns.angles(blocks),
+        shifts_angs=columns.shifts(blocks, pixel_size, warnings),
+        ctf=columns.ctf_parameters(blocks, group, needs_ctf),
+        pixel_size_angs=pixel_size,
+        image_size_px=sides.astype(np.int32),
+        half_set=columns.half_sets(blocks, split_halfs, warnings),
+        particles=blocks.particles,
+        optics=blocks.optics if group is not None else None,
+    )
+    if blocks.problems:
+        raise UserError(blocks.problems)
+    return table, warnings
+
+
+def _check_dimensions(blocks: StarBlocks, group: np.ndarray | None) -> None:
+    dimensions = columns.of_optics(blocks, "rlnImageDimensionality", group) if group is not None else None
+    if dimensions is not None and (dimensions == 3).any():
+        blocks.problems.append(
+            f"{blocks.path}: its pictures are volumes (rlnImageDimensionality 3). Give single particles."
+        )
+
+
+def _empty_half(paths: list[Path], half_set: np.ndarray) -> list[str]:
+    present = set(np.unique(half_set).tolist())
+    return [
+        f"{', '.join(map(str, paths))}: no particles in half set {half} (rlnRandomSubset). Give both halves, or use "
+        "--split_halfs False."
+        for half in (1, 2)
+        if half not in present
+    ]
+
+
+def _concatenate(tables: list[ParticleTable]) -> ParticleTable:
+    """One table of several; optics groups of different files are kept apart by new numbers."""
+    if len(tables) == 1:
+        return tables[0]
+    stack_offsets = np.cumsum([0] + [len(table.stack_paths) for table in tables[:-1]])
+    names = ("slice_id", "eulers_deg", "shifts_angs", "pixel_size_angs", "image_size_px", "half_set")
+    arrays = {name: np.concatenate([getattr(table, name) for table in tables]) for name in names}
+    ctf_names = CtfParameters.__dataclass_fields__
+    ctf = CtfParameters(*(np.concatenate([getattr(table.ctf, name) for table in tables]) for name in ctf_names))
+    particles, optics = _join_rows(tables)
+    return ParticleTable(
+        stack_paths=[path for table in tables for path in table.stack_paths],
+        stack_id=np.concatenate([table.stack_id + offset for table, offset in zip(tables, stack_offsets, strict=True)]),
+        ctf=ctf,
+        particles=particles,
+        optics=optics,
+        **arrays,
+    )
+
+
+def _join_rows(tables: list[ParticleTable]) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """The rows of all files. Files with and without optics tables cannot stand in one file."""
+    if any(table.optics is None for table in tables):
+        if any(table.optics is not None for table in tables):
+            raise UserError(
+                "Some STAR files are of RELION 3.0 and some are later: convert them (relion_convert_star), or train on one kind."
+            )
+        return pd.concat([table.particles for table in tables], ignore_index=True), None
+    particles, optics, used = [], [], 0
+    for table in tables:
+        groups = {old: str(used + place + 1) for place, old in enumerate(table.optics["rlnOpticsGroup"])}  # type: ignore[index]
+        used += len(groups)
+        particles.append(table.particles.assign(rlnOpticsGroup=table.particles["rlnOpticsGroup"].map(groups)))
+        optics.append(table.optics.assign(rlnOpticsGroup=list(groups.values())))  # type: ignore[union-attr]
+    return pd.concat(particles, ignore_index=True), pd.concat(optics, ignore_index=True)
