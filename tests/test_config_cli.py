@@ -42,9 +42,7 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize("option", ["--split_halfs", "--split_halves"])
-@pytest.mark.parametrize(
-    ("word", "meant"), [("", True), ("True", True), ("yes", True), ("1", True), ("no", False), ("0", False)]
-)
+@pytest.mark.parametrize(("word", "meant"), [("", True), ("True", True), ("yes", True), ("1", True), ("no", False), ("0", False)])
 def test_switches_take_a_value_or_none(option: str, word: str, meant: bool) -> None:
     assert parse(f"{NEEDED} {option} {word}").arguments.split_halfs is meant
 

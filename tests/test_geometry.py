@@ -28,9 +28,7 @@ def test_euler_angles_are_relions():
     np.testing.assert_allclose(euler_degs_to_matrix(eulers), transposed.swapaxes(1, 2), atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "special", [[], [[10.0, 0.0, 20.0], [10.0, 180.0, 20.0], [0.0, 0.0, 0.0], [-170.0, 90.0, 3.0]]]
-)
+@pytest.mark.parametrize("special", [[], [[10.0, 0.0, 20.0], [10.0, 180.0, 20.0], [0.0, 0.0, 0.0], [-170.0, 90.0, 3.0]]])
 def test_euler_angles_there_and_back(special):
     matrices = euler_degs_to_matrix(torch.tensor(special, dtype=torch.float64)) if special else random_rotations(100)
     torch.testing.assert_close(euler_degs_to_matrix(matrix_to_euler_degs(matrices)), matrices)

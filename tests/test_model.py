@@ -76,9 +76,7 @@ def test_convolutions_and_activation_commute_with_turns_of_the_frame():
     sphere = torch.randn((lmax + 1) ** 2, 3, 8)
     turned = torch.cat(
         [
-            torch.einsum(
-                "ab,bni->ani", wigner[place].view(2 * degree + 1, -1).float(), sphere[degree**2 : (degree + 1) ** 2]
-            )
+            torch.einsum("ab,bni->ani", wigner[place].view(2 * degree + 1, -1).float(), sphere[degree**2 : (degree + 1) ** 2])
             for degree, place in enumerate(degree_slices(lmax))
         ]
     )
@@ -109,9 +107,7 @@ def test_loss_becomes_that_of_the_nearest_grid_point():
     values = model.grid_values(coefficients)
     label = torch.randint(len(model.grid), (5,))
     published = torch.nn.functional.cross_entropy(values.T, label, reduction="none")
-    torch.testing.assert_close(
-        model.loss(coefficients, values, model.grid.eulers_degs(label)), published, atol=1e-4, rtol=1e-5
-    )
+    torch.testing.assert_close(model.loss(coefficients, values, model.grid.eulers_degs(label)), published, atol=1e-4, rtol=1e-5)
 
 
 def test_label_is_the_heat_kernel():
@@ -123,9 +119,7 @@ def test_label_is_the_heat_kernel():
     steps, walks = 40, 40_000
     poses = truth.expand(walks, 3, 3)
     for _ in range(steps):
-        poses = poses @ rotvec_to_matrix(
-            torch.randn(walks, 3, dtype=torch.float64) * math.radians(20.0) / math.sqrt(steps)
-        )
+        poses = poses @ rotvec_to_matrix(torch.randn(walks, 3, dtype=torch.float64) * math.radians(20.0) / math.sqrt(steps))
     sampled = (Wigner(3)(poses) @ coefficients).mean()
     target = model.wigner(truth) * model.decay
     torch.testing.assert_close((target @ coefficients)[0, 0], sampled, atol=0.03, rtol=0.02)

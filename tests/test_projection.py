@@ -83,9 +83,7 @@ def test_relion_pictures(shared: Path, name: str) -> None:
     pictures = mrcfile.read(folder / f"{name}.mrcs")
     n = pictures.shape[-1]
     table = starfile.read(folder / f"{name}.star", always_dict=True)["particles"]
-    poses = euler_degs_to_matrix(
-        torch.from_numpy(table[["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]].to_numpy(float))
-    )
+    poses = euler_degs_to_matrix(torch.from_numpy(table[["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]].to_numpy(float)))
     origins = ["rlnOriginX", "rlnOriginY"] if "rlnOriginX" in table else ["rlnOriginXAngst", "rlnOriginYAngst"]
     # RELION's centre of an odd picture is one pixel beyond n // 2; pictures are moved by the origin's negative.
     moved_px = torch.from_numpy(-table[origins].to_numpy(float) + n % 2)

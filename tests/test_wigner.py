@@ -93,7 +93,6 @@ def test_group_average_is_an_exact_projection(name):
     average = torch.stack([wigner(matrices @ element) @ coefficients for element in group]).mean(dim=0)
     projections = rotation_projection(group, lmax)
     blocks = [
-        coefficients[place].view(2 * degree + 1, -1) @ projections[degree]
-        for degree, place in enumerate(degree_slices(lmax))
+        coefficients[place].view(2 * degree + 1, -1) @ projections[degree] for degree, place in enumerate(degree_slices(lmax))
     ]
     torch.testing.assert_close(wigner(matrices) @ torch.cat([block.flatten() for block in blocks]), average)

@@ -48,9 +48,7 @@ def _missing_package(error: ModuleNotFoundError) -> UserError:
     name = (error.name or "").split(".")[0]
     if name.startswith("cryopares"):
         raise error
-    return UserError(
-        f"The Python package {name} is missing here. Install the core: pip install 'scipion-em-cryopares[core]'."
-    )
+    return UserError(f"The Python package {name} is missing here. Install the core: pip install 'scipion-em-cryopares[core]'.")
 
 
 def _send_log_to_terminal() -> None:

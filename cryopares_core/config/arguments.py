@@ -18,9 +18,7 @@ class TrainArguments:
     symmetry: Optional[str] = param(
         None, "Point group symmetry: C1, D7, T, O, I and so on, on RELION's axes.", required_unless=_CONTINUE
     )
-    particles_star_fname: List[str] = param(
-        [], "RELION STAR file of aligned particles, or several.", required_unless=_CONTINUE
-    )
+    particles_star_fname: List[str] = param([], "RELION STAR file of aligned particles, or several.", required_unless=_CONTINUE)
     particles_dir: List[str] = param(
         [],
         "Folder that the picture names in the STAR file start from; one, or one for each STAR file. "
@@ -54,9 +52,7 @@ class TrainArguments:
         problems = []
         n_stars, n_dirs = len(self.particles_star_fname), len(self.particles_dir)
         if n_stars and n_dirs not in (0, 1, n_stars):
-            problems.append(
-                f"--particles_dir names {n_dirs} folders for {n_stars} STAR files: give one for all, or one for each."
-            )
+            problems.append(f"--particles_dir names {n_dirs} folders for {n_stars} STAR files: give one for all, or one for each.")
         if self.continue_checkpoint_dir and self.finetune_checkpoint_dir:
             problems.append("--continue_checkpoint_dir and --finetune_checkpoint_dir exclude each other: give one.")
         return problems

@@ -27,9 +27,7 @@ class ParticlesDataset:
         low=16,
         high=2048,
     )
-    mask_radius_angs: Optional[float] = param(
-        None, "Radius of the soft circular mask; null means half the box.", unit="Å", above=0
-    )
+    mask_radius_angs: Optional[float] = param(None, "Radius of the soft circular mask; null means half the box.", unit="Å", above=0)
     ctf_correction: str = param(
         "phase_flip",
         "CTF correction: flip phases, leave as is, show the network both (two channels), or multiply by the CTF.",
@@ -110,9 +108,7 @@ class Image2Sphere:
     """The network and its loss."""
 
     lmax: int = param(12, "Highest degree of the spherical harmonics; typically 8, 10 or 12.", low=1, high=16)
-    label_smoothing: float = param(
-        0.05, "Share of the uniform density in the label; 0 is none, 0.2 is strong.", low=0.0, high=0.5
-    )
+    label_smoothing: float = param(0.05, "Share of the uniform density in the label; 0 is none, 0.2 is strong.", low=0.0, high=0.5)
     label_sigma_degs: float = param(
         5.0, "Width of the label around the true pose (heat kernel); 0 is a point.", unit="degrees", low=0.0, high=60.0
     )

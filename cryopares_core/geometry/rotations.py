@@ -81,9 +81,7 @@ def pose_error_degs(pose: Tensor, truth: Tensor, group: Tensor | None = None) ->
     return rotation_angle_degs(difference[..., None, :, :] @ group).amin(dim=-1)
 
 
-def random_rotations(
-    count: int, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64
-) -> Tensor:
+def random_rotations(count: int, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64) -> Tensor:
     """Uniformly distributed rotations `(count, 3, 3)`: normalised Gaussian quaternions."""
     quaternion = torch.randn(count, 4, generator=generator, dtype=dtype)
     w, x, y, z = torch.nn.functional.normalize(quaternion, dim=-1).unbind(-1)

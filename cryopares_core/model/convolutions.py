@@ -82,8 +82,6 @@ class SO3Convolution(nn.Module):
         for degree, place in enumerate(degree_slices(self.lmax)):
             orders = 2 * degree + 1
             block = coefficients[place].view(orders, orders, batch, f_in)
-            filters = self.theta[place].view(orders, orders, f_in) * (
-                self.GAIN / (math.sqrt(f_in * orders) * (self.lmax + 1))
-            )
+            filters = self.theta[place].view(orders, orders, f_in) * (self.GAIN / (math.sqrt(f_in * orders) * (self.lmax + 1)))
             packed.append(torch.einsum("mkbi,kni->mnb", block, filters).flatten(0, 1))
         return torch.cat(packed)

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from cryopares_core.geometry.grids import healpix_directions
 from cryopares_core.geometry.wigner import spherical_harmonics
 
-TAPER_START = (
-    0.85  # of the radius: beyond it the weights fall to zero as a cosine, so that no edge turns into high degrees
-)
+TAPER_START = 0.85  # of the radius: beyond it the weights fall to zero as a cosine, so that no edge turns into high degrees
 
 
 class ImageToSphere(nn.Module):

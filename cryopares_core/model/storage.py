@@ -81,23 +81,17 @@ def _read_card(folder: Path) -> ModelCard:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.get("format", 0) > FORMAT:
-            raise UserError(
-                f"{path}: format {values['format']} is newer than this version knows ({FORMAT}). Update CryoPARES."
-            )
+            raise UserError(f"{path}: format {values['format']} is newer than this version knows ({FORMAT}). Update CryoPARES.")
         return ModelCard(**values)
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{path}: cannot be read as a CryoPARES model ({error}). Copy the model again, or train it."
-        ) from error
+        raise UserError(f"{path}: cannot be read as a CryoPARES model ({error}). Copy the model again, or train it.") from error
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of `model.safetensors` by name."""
     path = folder / "model.safetensors"
     if not path.is_file():
-        raise UserError(
-            f"{folder}: there is no model.safetensors in it. Give a half1, half2 or allParticles folder of a run."
-        )
+        raise UserError(f"{folder}: there is no model.safetensors in it. Give a half1, half2 or allParticles folder of a run.")
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

@@ -58,12 +58,7 @@ class Augmenter:
         quarter = torch.randint(1, 4, (count,), device=device) * 90.0 * chosen["inPlaneRotations90"]
         small = _symmetric(count, device=device) * self.operations.inPlaneRotations.max_angle_degs
         turn_degs = quarter + small * chosen["inPlaneRotations"]
-        scale = (
-            1
-            + _symmetric(count, device=device)
-            * self.operations.sizePerturbation.max_change
-            * chosen["sizePerturbation"]
-        )
+        scale = 1 + _symmetric(count, device=device) * self.operations.sizePerturbation.max_change * chosen["sizePerturbation"]
         # Grid coordinates run from -1 to 1: a shift by a fraction of the box is twice that.
         shift = _symmetric(count, 2, device=device) * (2 * self.operations.inPlaneShifts.max_shift)
         affine = _turn_about_centre(turn_degs, scale, shift * chosen["inPlaneShifts"][:, None], size)

@@ -42,9 +42,7 @@ def find_pictures(blocks: StarBlocks, particles_dir: Path | None, check_files: b
                 rows = np.flatnonzero(stack_id == index)
                 tried = ", ".join(str(root) for root in roots[:3])
                 what = f"the stack {name} does not exist (looked in {tried}{' and above' if len(roots) > 3 else ''})"
-                blocks.problems.append(
-                    f"{blocks.at(int(rows[0]))}: {what}; {len(rows):,} particles need it. Set --particles_dir."
-                )
+                blocks.problems.append(f"{blocks.at(int(rows[0]))}: {what}; {len(rows):,} particles need it. Set --particles_dir.")
     found = [path or str(roots[0] / name) for name, path in zip(names, paths, strict=True)]
     return Pictures(found, stack_id.astype(np.int32), np.maximum(number - 1, 0))
 
@@ -61,9 +59,7 @@ def _locate(name: str, roots: Sequence[Path]) -> str | None:
     return next((str(root / name) for root in roots if (root / name).is_file()), None)
 
 
-def check_stacks(
-    blocks: StarBlocks, pictures: Pictures, pixel_size_angs: np.ndarray, warnings: list[str]
-) -> np.ndarray:
+def check_stacks(blocks: StarBlocks, pictures: Pictures, pixel_size_angs: np.ndarray, warnings: list[str]) -> np.ndarray:
     """The side of each particle's picture `(n,)`, from the headers of all stacks that exist; what is wrong is noted."""
     existing = [index for index, path in enumerate(pictures.stack_paths) if Path(path).is_file()]
     with ThreadPoolExecutor(max_workers=8) as pool:
@@ -79,9 +75,7 @@ def check_stacks(
         if isinstance(header, StackHeader):
             counts[index], sides[index], in_header[index] = header.n, header.nx, header.pixel_size_angs
             if header.nx != header.ny:
-                blocks.problems.append(
-                    f"{header.path}: its pictures are {header.nx} x {header.ny} px. Extract square ones."
-                )
+                blocks.problems.append(f"{header.path}: its pictures are {header.nx} x {header.ny} px. Extract square ones.")
     beyond = np.flatnonzero(pictures.slice_id >= counts[pictures.stack_id])
     if len(beyond):
         what = f"the stack has only {counts[pictures.stack_id[beyond[0]]]} pictures"
@@ -120,6 +114,6 @@ def check_declared_size(blocks: StarBlocks, declared: np.ndarray | None, sides: 
     if len(differs):
         row = int(differs[0])
         blocks.problems.append(
-            f"{blocks.path}: rlnImageSize is {declared[row]:g} px in data_optics, but the pictures of {len(differs):,} particles are "
-            f"{sides[row]} px (first: {blocks.particles['rlnImageName'].iloc[row]}). Mend data_optics, or give the right stacks."
+            f"{blocks.path}: rlnImageSize is {declared[row]:g} px in data_optics, but the pictures of {len(differs):,} particles "
+            f"are {sides[row]} px (first: {blocks.particles['rlnImageName'].iloc[row]}). Mend data_optics, or give the right stacks."
         )

@@ -33,9 +33,7 @@ def complete_settings(table: ParticleTable, settings: PreprocessSettings) -> Pre
     Without a prescribed sampling, particles of several pixel sizes are brought to the coarsest one; without a
     prescribed size, to the smallest picture. Warns of both, and of a sampling finer than the data's.
     """
-    kinds = sorted(
-        {(int(box), float(pixel)) for box, pixel in zip(table.image_size_px, table.pixel_size_angs, strict=True)}
-    )
+    kinds = sorted({(int(box), float(pixel)) for box, pixel in zip(table.image_size_px, table.pixel_size_angs, strict=True)})
     coarsest = max(pixel for _, pixel in kinds)
     sampling = settings.sampling_rate_angs or coarsest
     if sampling < FINER_ALLOWED * coarsest:

@@ -117,9 +117,7 @@ class _Synthesis:
         # A real picture's transform stores half of its columns: all but 0 and Nyquist stand for two.
         twice = torch.where((kx == 0) | (2 * kx == n), 1.0, 2.0)
         place = n // 2 + self._offsets(device)
-        self._rows = (
-            torch.polar(keep_y.expand(self.size, -1), 2 * math.pi * place[:, None] * self._fy).to(torch.complex64) / n
-        )
+        self._rows = torch.polar(keep_y.expand(self.size, -1), 2 * math.pi * place[:, None] * self._fy).to(torch.complex64) / n
         columns = torch.polar((keep_x * twice).expand(self.size, -1), 2 * math.pi * place[:, None] * self._fx) / n
         # Only the real part of the product is wanted: Re(g c) = Re g Re c - Im g Im c.
         self._columns = torch.cat((columns.real, -columns.imag), dim=1).float()
@@ -171,9 +169,7 @@ def normalise_background(pictures: Tensor, background: Tensor) -> Tensor:
     return centred / variance.sqrt().clamp(min=SMALLEST_DEVIATION)
 
 
-def circular_mask(
-    size_px: int, radius_px: float, soft_edge_px: float = 0.0, device: torch.device | str = "cpu"
-) -> Tensor:
+def circular_mask(size_px: int, radius_px: float, soft_edge_px: float = 0.0, device: torch.device | str = "cpu") -> Tensor:
     """A disc about pixel `size_px // 2`, `(s, s)` float32: 1 up to `radius_px`, a cosine to 0 over the soft edge."""
     beyond = _distances(size_px, device) - radius_px
     if soft_edge_px <= 0:

@@ -31,9 +31,7 @@ def read_images(table: ParticleTable, indices: np.ndarray) -> np.ndarray:
         if images is None:
             images = np.empty((len(indices), header.ny, header.nx), np.float32)
         if images.shape[1:] != (header.ny, header.nx):
-            raise UserError(
-                f"{header.path}: its pictures are {header.nx} x {header.ny} px, those before {images.shape[2]} px."
-            )
+            raise UserError(f"{header.path}: its pictures are {header.nx} x {header.ny} px, those before {images.shape[2]} px.")
         _read_into(images, order[start:stop], header, slice_id[start:stop])
     return np.empty((0, 0, 0), np.float32) if images is None else images
 

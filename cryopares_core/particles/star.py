@@ -100,9 +100,7 @@ def _read_one(
 def _check_dimensions(blocks: StarBlocks, group: np.ndarray | None) -> None:
     dimensions = columns.of_optics(blocks, "rlnImageDimensionality", group) if group is not None else None
     if dimensions is not None and (dimensions == 3).any():
-        blocks.problems.append(
-            f"{blocks.path}: its pictures are volumes (rlnImageDimensionality 3). Give single particles."
-        )
+        blocks.problems.append(f"{blocks.path}: its pictures are volumes (rlnImageDimensionality 3). Give single particles.")
 
 
 def _empty_half(paths: list[Path], half_set: np.ndarray) -> list[str]:

@@ -35,11 +35,7 @@ class StarBlocks:
 
     def at(self, row: int) -> str:
         """Where a row stands, for messages: its number from 1, and the line of the file."""
-        return (
-            f"{self.path}, row {row + 1} (line {self.first_line + row})"
-            if self.first_line
-            else f"{self.path}, row {row + 1}"
-        )
+        return f"{self.path}, row {row + 1} (line {self.first_line + row})" if self.first_line else f"{self.path}, row {row + 1}"
 
     def complain(self, rows: np.ndarray, what: str, remedy: str, column: str | None = None) -> None:
         """Note a problem of several rows: the first few one by one, the others as a number."""
@@ -67,9 +63,7 @@ def read_blocks(path: Path) -> StarBlocks:
         blocks = starfile.read(path, always_dict=True, parse_as_string=columns)
     except Exception as error:  # the parser's own errors are of many kinds; all mean the same to the user
         reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path}: the file's rows do not fit its columns ({reason}). Write it again, or mend that line."
-        ) from error
+        raise UserError(f"{path}: the file's rows do not fit its columns ({reason}). Write it again, or mend that line.") from error
     frames = {name: _as_frame(block) for name, block in blocks.items() if block is not None}
     particles = _particle_block(path, frames)
     result = StarBlocks(path, particles, frames.get("optics"), _first_line(text, particles), [])
@@ -83,9 +77,7 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}. Check --particles_star_fname.") from error
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: not a STAR file: it is not text. Give RELION's particles.star or run_data.star."
-        ) from error
+        raise UserError(f"{path}: not a STAR file: it is not text. Give RELION's particles.star or run_data.star.") from error
     if not text.strip():
         raise UserError(f"{path}: the file is empty. Give RELION's particles.star or run_data.star.")
     if not re.search(r"^\s*data_", text, re.MULTILINE):

@@ -33,9 +33,7 @@ def _pixel_sizes(table: ParticleTable) -> list[str]:
     if len(sizes) == 1:
         return []
     shown = ", ".join(f"{size:g}" for size in sizes)
-    return [
-        f"The particles have several pixel sizes ({shown} Å): all are brought to one sampling, the coarsest if none is given."
-    ]
+    return [f"The particles have several pixel sizes ({shown} Å): all are brought to one sampling, the coarsest if none is given."]
 
 
 def _poses(table: ParticleTable) -> list[str]:

@@ -44,7 +44,7 @@ class MetricsFile(lightning.Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
         values = trainer.callback_metrics
-        line = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        line: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         line |= {name: float(f"{float(values[name]):.6g}") for name in METRICS if name in values}
         line["seconds"] = round(time.perf_counter() - self.started, 1)
         with open(self.path, "a", encoding="utf-8") as handle:
@@ -106,7 +106,8 @@ class Progress(lightning.Callback):
         if self.bar is not None:
             self.bar.close()
 
-    on_exception = lambda self, trainer, module, exception: self.on_train_end(trainer, module)  # noqa: E731
+    def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException) -> None:
+        self.on_train_end(trainer, pl_module)
 
 
 class PhaseClock(lightning.Callback):

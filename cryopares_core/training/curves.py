@@ -23,7 +23,7 @@ def draw_learning_curves(path: Path, epochs_of: Mapping[str, list[dict[str, Any]
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
-    loss, error = figure.subplots(1, 2)
+    loss, error = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     for name, epochs in epochs_of.items():
         colour = COLOURS.get(name, "black")
         _curve(loss, epochs, "loss", f"{name} training", colour, "--")

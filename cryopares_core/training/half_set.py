@@ -44,6 +44,11 @@ class Plan:
     phases: Phases
 
     @property
+    def sampling_rate_angs(self) -> float:
+        """Pixel size of the prepared pictures; set by `preprocess_settings` for all particles alike."""
+        return float(self.preprocessing.sampling_rate_angs or 0)
+
+    @property
     def particles_per_batch(self) -> int:
         data = self.config.datamanager
         return self.arguments.batch_size // (data.num_augmented_copies_per_batch if data.augment_train else 1)
@@ -109,16 +114,14 @@ def _network(plan: Plan, half: HalfSet) -> PoseNetwork:
         for problem in problems:
             logger.warning("Fine-tuning from %s: %s; it starts afresh", source, problem)
         if len(problems) == len(network.state_dict()):
-            raise UserError(
-                f"{source}: none of the model's layers fits this network. Use the settings that it was trained with."
-            )
+            raise UserError(f"{source}: none of the model's layers fits this network. Use the settings that it was trained with.")
     return network
 
 
 def _module(plan: Plan, network: PoseNetwork) -> PoseTraining:
     size = plan.images.shape[-1]
     radius = plan.config.datamanager.particlesDataset.mask_radius_angs
-    sampling = plan.preprocessing.sampling_rate_angs
+    sampling = plan.sampling_rate_angs
     radius_px = size / 2 - MASK_EDGE_PX if radius is None else radius / sampling
     module = PoseTraining(network, plan.config, plan.symmetry, circular_mask(size, radius_px, MASK_EDGE_PX))
     if plan.arguments.compile_model:
@@ -175,17 +178,13 @@ def _write_splits(plan: Plan, half: HalfSet) -> None:
 def _save_best(plan: Plan, half: HalfSet, network: PoseNetwork, checkpoint: Path) -> HalfSetResult:
     """Put the best epoch's weights into the network and write the model with its card."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    weights = {
-        name.removeprefix("network."): tensor
-        for name, tensor in state["state_dict"].items()
-        if name.startswith("network.")
-    }
+    weights = {name.removeprefix("network."): tensor for name, tensor in state["state_dict"].items() if name.startswith("network.")}
     network.load_state_dict(weights)
     epochs = read_metrics(half.folder / "metrics.jsonl")
     best = min(epochs, key=lambda line: line.get("val_loss", float("inf")))
     card = ModelCard(
         symmetry=plan.symmetry,
-        sampling_rate_angs=plan.preprocessing.sampling_rate_angs,
+        sampling_rate_angs=plan.sampling_rate_angs,
         image_size_px=plan.images.shape[-1],
         in_channels=plan.images.shape[1],
         config=asdict(plan.config),

@@ -45,9 +45,7 @@ class Phases:
         """One line a phase with its seconds and share, the sum, and the peak memory."""
         total = sum(self.seconds.values()) or 1.0
         rows = [f"  {name:<24}{value:>9.1f} s{value / total:>7.0%}" for name, value in self.seconds.items()]
-        return "\n".join(
-            ["Where the time went", *rows, f"  {'all':<24}{total:>9.1f} s", f"Peak memory {peak_memory_gb():.1f} GB"]
-        )
+        return "\n".join(["Where the time went", *rows, f"  {'all':<24}{total:>9.1f} s", f"Peak memory {peak_memory_gb():.1f} GB"])
 
 
 def peak_memory_gb() -> float:

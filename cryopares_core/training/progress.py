@@ -28,6 +28,4 @@ class Countdown:
         self.last = now
         elapsed = max(1e-6, now - self.started)
         left = f", {format_seconds(elapsed * (total - done) / max(1, done))} left" if done < total else ""
-        logger.info(
-            "%s %s of %s %s, %.0f a second%s", self.verb, f"{done:,}", f"{total:,}", self.things, done / elapsed, left
-        )
+        logger.info("%s %s of %s %s, %.0f a second%s", self.verb, f"{done:,}", f"{total:,}", self.things, done / elapsed, left)

@@ -32,6 +32,7 @@ from cryopares_core.training.phases import Phases
 from cryopares_core.training.progress import Countdown
 
 logger = logging.getLogger(__name__)
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and notices are not for our users
 
 
 def run_training(arguments: Any, config: Config, phases: Phases, continued_dir: Path | None = None) -> Path:
@@ -47,11 +48,7 @@ def run_training(arguments: Any, config: Config, phases: Phases, continued_dir: 
     UserError : anything in the input or the settings that the user can mend
     """
     group = point_group(arguments.symmetry)
-    problems = (
-        config.batch_problems(arguments.batch_size)
-        + _finetune_problems(arguments)
-        + _simulation_problems(arguments, config)
-    )
+    problems = config.batch_problems(arguments.batch_size) + _finetune_problems(arguments) + _simulation_problems(arguments, config)
     if problems:
         raise UserError(problems)
     device = choose_device(arguments.accelerator, arguments.n_threads)
@@ -67,9 +64,7 @@ def run_training(arguments: Any, config: Config, phases: Phases, continued_dir: 
     results = []
     for number, (train_ids, val_ids) in parts.items():
         half = HalfSet(number, run_dir / (f"half{number}" if number else "allParticles"), train_ids, val_ids)
-        logger.info(
-            "%s: %s particles to train on, %s to validate", half.name, f"{len(train_ids):,}", f"{len(val_ids):,}"
-        )
+        logger.info("%s: %s particles to train on, %s to validate", half.name, f"{len(train_ids):,}", f"{len(val_ids):,}")
         results.append(train_half_set(plan, half, resume=continued_dir is not None))
         _draw(run_dir, results, group.name)
     logger.info("%s", _summary(run_dir, results))
@@ -86,9 +81,7 @@ def choose_device(accelerator: str, n_threads: int | None) -> torch.device:
         torch.set_float32_matmul_precision("high")
         return torch.device("cuda", 0)
     if accelerator == "gpu":
-        raise UserError(
-            "--accelerator=gpu: PyTorch sees no GPU. Check the driver (nvidia-smi), or use --accelerator auto or cpu."
-        )
+        raise UserError("--accelerator=gpu: PyTorch sees no GPU. Check the driver (nvidia-smi), or use --accelerator auto or cpu.")
     logger.info("No GPU found or wanted: computing on the CPU with %d threads", torch.get_num_threads())
     return torch.device("cpu")
 
@@ -184,7 +177,7 @@ def _write_description(run_dir: Path, plan: Plan) -> None:
         "arguments": asdict(plan.arguments),
         "symmetry": plan.symmetry,
         "n_particles": len(plan.table),
-        "sampling_rate_angs": plan.preprocessing.sampling_rate_angs,
+        "sampling_rate_angs": plan.sampling_rate_angs,
         "image_size_px": plan.preprocessing.image_size_px,
     }
     write_text(run_dir / "run.json", json.dumps(description, indent=2) + "\n")
@@ -197,8 +190,8 @@ def _draw(run_dir: Path, results: list[HalfSetResult], symmetry: str) -> None:
 
 def _summary(run_dir: Path, results: list[HalfSetResult]) -> str:
     rows = [
-        f"  {result.name:<13} best epoch {result.best['epoch']:>3} of {len(result.epochs)}  val_loss {result.best['val_loss']:.3f}  "
-        f"error mean {result.best['val_geo_degs']:.2f}° median {result.best['val_median_geo_degs']:.2f}°  "
+        f"  {result.name:<13} best epoch {result.best['epoch']:>3} of {len(result.epochs)}  "
+        f"val_loss {result.best['val_loss']:.3f}  error mean {result.best['val_geo_degs']:.2f}° median {result.best['val_median_geo_degs']:.2f}°  "
         f"under 5°: {result.best['val_share_under_5_degs']:.0%}"
         for result in results
     ]
