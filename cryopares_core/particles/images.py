@@ -1,4 +1,4 @@
-"""Where each particle's picture lies: names like `000001@Particles/a.mrcs`, the folders that they start from, checks of the stacks."""
+"""Where each particle's picture lies: names like `000001@a.mrcs`, folders that they start from, checks of stacks."""
 
 from __future__ import annotations
 
@@ -115,5 +115,6 @@ def check_declared_size(blocks: StarBlocks, declared: np.ndarray | None, sides: 
         row = int(differs[0])
         blocks.problems.append(
             f"{blocks.path}: rlnImageSize is {declared[row]:g} px in data_optics, but the pictures of {len(differs):,} particles "
-            f"are {sides[row]} px (first: {blocks.particles['rlnImageName'].iloc[row]}). Mend data_optics, or give the right stacks."
+            f"are {sides[row]} px (first: {blocks.particles['rlnImageName'].iloc[row]}). "
+            "Mend data_optics, or give the right stacks."
         )

@@ -17,6 +17,7 @@ from cryopares_core.particles.ctf import CtfTensors, ctf_2d
 
 CTF_MODES = ("phase_flip", "none", "concat_phase_flip", "ctf_multiply")
 SMALLEST_DEVIATION = 1e-12
+MASK_EDGE_PX = 3.0
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,12 @@ def circular_mask(size_px: int, radius_px: float, soft_edge_px: float = 0.0, dev
     if soft_edge_px <= 0:
         return (beyond <= 0).float()
     return 0.5 * (1 + torch.cos(math.pi * (beyond / soft_edge_px).clamp(0, 1)))
+
+
+def network_mask(size_px: int, sampling_rate_angs: float, radius_angs: float | None) -> Tensor:
+    """The mask that the network's pictures get, `(s, s)`: without a radius, the largest disc whose soft edge fits."""
+    radius_px = size_px / 2 - MASK_EDGE_PX if radius_angs is None else radius_angs / sampling_rate_angs
+    return circular_mask(size_px, radius_px, MASK_EDGE_PX)
 
 
 def _distances(size: int, device: torch.device | str) -> Tensor:

@@ -23,8 +23,8 @@ def _duplicates(table: ParticleTable) -> list[str]:
         return []
     name = table.particles["rlnImageName"].iloc[int(repeated[0])]
     return [
-        f"Pictures that stand in more than one row: {len(repeated):,} (first: {name}). All rows are used; the same picture may then be in "
-        "training and validation, which makes errors look smaller. Take the repeated rows out."
+        f"Pictures that stand in more than one row: {len(repeated):,} (first: {name}). All rows are used; the same "
+        "picture may then be in training and validation, which makes errors look smaller. Take the repeated rows out."
     ]
 
 

@@ -20,14 +20,13 @@ from cryopares_core.errors import UserError
 from cryopares_core.model.network import PoseNetwork
 from cryopares_core.model.storage import ModelCard, copy_weights, read_weights, save_model
 from cryopares_core.particles.batches import PreparedDataset, make_loader
-from cryopares_core.particles.preprocess import PreprocessSettings, circular_mask
+from cryopares_core.particles.preprocess import PreprocessSettings, network_mask
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.training.callbacks import AtomicCheckpointIO, MetricsFile, PhaseClock, Progress, read_metrics
 from cryopares_core.training.module import PoseTraining
 from cryopares_core.training.phases import Phases
 
 logger = logging.getLogger(__name__)
-MASK_EDGE_PX = 3.0
 
 
 @dataclass(frozen=True)
@@ -119,11 +118,9 @@ def _network(plan: Plan, half: HalfSet) -> PoseNetwork:
 
 
 def _module(plan: Plan, network: PoseNetwork) -> PoseTraining:
-    size = plan.images.shape[-1]
     radius = plan.config.datamanager.particlesDataset.mask_radius_angs
-    sampling = plan.sampling_rate_angs
-    radius_px = size / 2 - MASK_EDGE_PX if radius is None else radius / sampling
-    module = PoseTraining(network, plan.config, plan.symmetry, circular_mask(size, radius_px, MASK_EDGE_PX))
+    mask = network_mask(plan.images.shape[-1], plan.sampling_rate_angs, radius)
+    module = PoseTraining(network, plan.config, plan.symmetry, mask)
     if plan.arguments.compile_model:
         network.encoder.compile()
     return module

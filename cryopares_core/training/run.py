@@ -191,8 +191,8 @@ def _draw(run_dir: Path, results: list[HalfSetResult], symmetry: str) -> None:
 def _summary(run_dir: Path, results: list[HalfSetResult]) -> str:
     rows = [
         f"  {result.name:<13} best epoch {result.best['epoch']:>3} of {len(result.epochs)}  "
-        f"val_loss {result.best['val_loss']:.3f}  error mean {result.best['val_geo_degs']:.2f}° median {result.best['val_median_geo_degs']:.2f}°  "
-        f"under 5°: {result.best['val_share_under_5_degs']:.0%}"
+        f"val_loss {result.best['val_loss']:.3f}  error mean {result.best['val_geo_degs']:.2f}° "
+        f"median {result.best['val_median_geo_degs']:.2f}°  under 5°: {result.best['val_share_under_5_degs']:.0%}"
         for result in results
     ]
     return "\n".join(["Finished. On held-out particles:", *rows, f"Models and learning_curves.png are in {run_dir}"])
