@@ -119,6 +119,7 @@ def test_resampling_keeps_density_and_centre(size: int, target: int) -> None:
     assert np.unravel_index(found.argmax(), found.shape) == (target // 2,) * 3
 
 
+@pytest.mark.filterwarnings("ignore:Data array contains NaN")
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -139,6 +140,6 @@ def test_files_that_are_no_maps(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=said):
             read_map(tmp_path / name)
     write_map(tmp_path / "map.mrc", phantom_map(12, 8.0), 0.0)
-    with pytest.raises(UserError, match="--sampling_rate_angs"):
+    with pytest.raises(UserError, match="--sampling_rate"):
         read_map(tmp_path / "map.mrc")
     assert read_map(tmp_path / "map.mrc", 8.0)[1] == 8.0

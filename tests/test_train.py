@@ -1,27 +1,6 @@
 """The real command on real files: what it leaves behind, what it refuses, how it stops."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-
-import numpy as np
-import pytest
-import starfile
-import torch
-import yaml
-
-from cryopares_core.commands.train import main
-from cryopares_core.geometry.rotations import euler_degs_to_matrix, pose_error_degs
-from cryopares_core.inference.predict import predict_poses
-from cryopares_core.model.storage import load_model
-from cryopares_core.particles.star import read_particles
-from cryopares_core.particles.table import CtfParameters
-from cryopares_core.volumes.phantom import phantom_map
-from cryopares_core.volumes.simulate import simulate_particles
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = [

@@ -27,7 +27,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     folder = Path(arguments[0] if arguments else "demo_output")
     steps = [
         (simulate.main, "cryopares_simulate", [*MAP, "--n_particles", "2000", "--seed", "1", "--out_dir", f"{folder}/particles"]),
-        (simulate.main, "cryopares_simulate", [*MAP, "--n_particles", "500", "--seed", "2", "--out_dir", f"{folder}/new_particles"]),
+        (
+            simulate.main,
+            "cryopares_simulate",
+            [*MAP, "--n_particles", "500", "--seed", "2", "--out_dir", f"{folder}/new_particles"],
+        ),
         (train.main, "cryopares_train", _training(folder)),
     ]
     for command, name, options in steps:

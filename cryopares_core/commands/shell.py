@@ -17,6 +17,7 @@ def run(body: Callable[[], None]) -> int:
     0 done; 2 the input or settings are wrong (told in plain words); 130 stopped with Ctrl-C; 143 stopped by SIGTERM.
     """
     _send_log_to_terminal()
+    logging.raiseExceptions = False  # a reader that went away (`| head`) is no reason for a traceback
     stopped_by = {"code": INTERRUPTED}
 
     def on_terminate(*_: Any) -> None:

@@ -34,7 +34,8 @@ class CtfTensors:
 def ctf_tensors(ctf: Any, indices: Any = slice(None), device: torch.device | str = "cpu") -> CtfTensors:
     """Particles `indices` of any object with the fields of `CtfTensors` (arrays of one length), as tensors."""
     columns = {field.name: getattr(ctf, field.name)[indices] for field in fields(CtfTensors)}
-    return CtfTensors(**{name: torch.as_tensor(c, dtype=torch.float32, device=device) for name, c in columns.items()})
+    # Columns of a data frame may be read-only, which tensors cannot be: they are copied.
+    return CtfTensors(**{name: torch.tensor(c, dtype=torch.float32, device=device) for name, c in columns.items()})
 
 
 def ctf_2d(ctf: CtfTensors, pixel_size_angs: float, image_size_px: int) -> Tensor:

@@ -96,9 +96,10 @@ def train_half_set(plan: Plan, half: HalfSet, resume: bool) -> HalfSetResult:
         warnings.filterwarnings("ignore", module=r"lightning|torch\.utils\.data")
         last = half.folder / "checkpoints" / "last.ckpt"
         # Only our own checkpoint of the run that is continued is read here; models from elsewhere are safetensors.
-        trainer.fit(module, *loaders, ckpt_path=last if resume and last.exists() else None, weights_only=False)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        try:
+            trainer.fit(module, *loaders, ckpt_path=last if resume and last.exists() else None, weights_only=False)
+        except SystemExit as error:  # Lightning turns Ctrl-C into an exit; the command says what happened
+            raise KeyboardInterrupt from error
     with plan.phases("saving"):
         return _save_best(plan, half, network, Path(best.best_model_path))
 
@@ -136,10 +137,10 @@ def _loaders(plan: Plan, half: HalfSet) -> tuple[Any, Any]:
 
 def _trainer(plan: Plan, half: HalfSet) -> tuple[lightning.Trainer, ModelCheckpoint]:
     arguments, train = plan.arguments, plan.config.train
-    best = ModelCheckpoint(
-        half.folder / "checkpoints", filename="best", monitor="val_loss", save_last=True, enable_version_counter=False
-    )
-    callbacks = [MetricsFile(half.folder / "metrics.jsonl"), Progress(half.name), PhaseClock(plan.phases), best]
+    folder = half.folder / "checkpoints"
+    best = ModelCheckpoint(folder, filename="best", monitor="val_loss", enable_version_counter=False)
+    last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
+    callbacks = [MetricsFile(half.folder / "metrics.jsonl"), Progress(half.name), PhaseClock(plan.phases), best, last]
     trainer = lightning.Trainer(
         accelerator="gpu" if plan.device.type == "cuda" else "cpu",
         devices=1,

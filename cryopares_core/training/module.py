@@ -55,6 +55,7 @@ class PoseTraining(lightning.LightningModule):
                 f"{self.settings.learning_rate / 10:g}."
             )
         self.log("loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(images))
+        self.log("lr", self._learning_rates()[0] * self._ramp(), on_step=False, on_epoch=True, batch_size=len(images))
         self.log("geo_degs", error.mean(), on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
@@ -69,9 +70,6 @@ class PoseTraining(lightning.LightningModule):
         self.log("val_geo_degs", errors.mean())
         self.log("val_median_geo_degs", errors.median())
         self.log("val_share_under_5_degs", (errors < 5).float().mean())
-
-    def on_train_epoch_end(self) -> None:
-        self.log("lr", self._learning_rates()[0] * self._ramp())
 
     def _loss_and_error(self, images: Tensor, eulers_degs: Tensor, newton_steps: int) -> tuple[Tensor, Tensor]:
         """The mean loss and each picture's angular error in degrees."""

@@ -48,7 +48,8 @@ def run_training(arguments: Any, config: Config, phases: Phases, continued_dir: 
     UserError : anything in the input or the settings that the user can mend
     """
     group = point_group(arguments.symmetry)
-    problems = config.batch_problems(arguments.batch_size) + _finetune_problems(arguments) + _simulation_problems(arguments, config)
+    problems = config.batch_problems(arguments.batch_size) + _folder_problems(arguments.train_save_dir)
+    problems += _finetune_problems(arguments) + _simulation_problems(arguments, config)
     if problems:
         raise UserError(problems)
     device = choose_device(arguments.accelerator, arguments.n_threads)
@@ -130,6 +131,14 @@ def _split(table: ParticleTable, arguments: Any, config: Config) -> dict[int, tu
             f"Give more particles, lower --batch_size (now {arguments.batch_size}), or use --split_halfs False."
         )
     return parts
+
+
+def _folder_problems(save_dir: str) -> list[str]:
+    """Whether the results can be written, without writing anything yet."""
+    existing = next(folder for folder in (Path(save_dir).absolute(), *Path(save_dir).absolute().parents) if folder.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return []
+    return [f"--train_save_dir={save_dir}: {existing} is not a folder that you may write to. Give another folder."]
 
 
 def _finetune_problems(arguments: Any) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import mrcfile
 import numpy as np
 
 from cryopares_core.errors import UserError
+from cryopares_core.files import atomic_path
 
 logger = logging.getLogger(__name__)
 ANISOTROPY_ALLOWED = 1e-3
@@ -66,31 +66,29 @@ def _volume_problems(volume: np.ndarray) -> list[str]:
 
 def _voxel_problems(voxel: np.ndarray) -> list[str]:
     if not voxel[0] > 0:
-        return ["its header has no pixel size: give --sampling_rate_angs."]
+        return ["its header has no pixel size: give --sampling_rate."]
     if np.ptp(voxel) > ANISOTROPY_ALLOWED * voxel[0]:
         sizes = ", ".join(f"{size:g}" for size in voxel)
-        return [f"its pixel size differs between axes ({sizes} Å): resample it, or give --sampling_rate_angs."]
+        return [f"its pixel size differs between axes ({sizes} Å): resample it, or give --sampling_rate."]
     return []
 
 
 def write_map(path: str | Path, volume: np.ndarray, pixel_size_angs: float) -> None:
-    """Write a map `(n, n, n)` as float32, or a stack of pictures `(k, n, n)` when the name ends in `.mrcs`.
+    """Write a map `(n, n, n)` as float32; it appears under its name only when it is complete."""
+    _write_mrc(path, np.asarray(volume, dtype=np.float32), pixel_size_angs, is_stack=False)
 
-    Stacks keep float16. The file appears under its name only when it is complete.
-    """
-    path = Path(path)
-    is_stack = path.suffix == ".mrcs"
-    dtype = np.float16 if is_stack and volume.dtype == np.float16 else np.float32
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with mrcfile.new(partial, overwrite=True) as handle:
-            handle.set_data(np.ascontiguousarray(volume, dtype=dtype))
-            handle.voxel_size = pixel_size_angs
-            if is_stack:
-                handle.set_image_stack()
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+def write_stack(path: str | Path, pictures: np.ndarray, pixel_size_angs: float) -> None:
+    """Write pictures `(k, n, n)`, float32 or float16, as a stack; it appears under its name only when it is complete."""
+    _write_mrc(path, pictures, pixel_size_angs, is_stack=True)
+
+
+def _write_mrc(path: str | Path, data: np.ndarray, pixel_size_angs: float, is_stack: bool) -> None:
+    with atomic_path(path) as temporary, mrcfile.new(temporary, overwrite=True) as handle:
+        handle.set_data(np.ascontiguousarray(data))
+        handle.voxel_size = pixel_size_angs
+        if is_stack:
+            handle.set_image_stack()
 
 
 def resample_map(volume: np.ndarray, size: int) -> np.ndarray:

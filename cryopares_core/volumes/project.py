@@ -92,4 +92,5 @@ def _padded_transform(volume: Tensor, padded: int) -> Tensor:
     transform = torch.fft.fftshift(transform, dim=(0, 1))
     transform = torch.cat((transform, transform[:1]), dim=0)
     transform = torch.cat((transform, transform[:, :1]), dim=1)
-    return torch.view_as_real(transform).movedim(-1, 0).contiguous()
+    # Real and imaginary part stay side by side in memory: sampling fetches both at once.
+    return torch.view_as_real(transform.contiguous()).movedim(-1, 0)
