@@ -9,7 +9,7 @@ import sys
 import pwem
 
 from cryopares_core import __version__
-from cryopares_plugin.constants import CRYOPARES_ENV_ACTIVATION, URL
+from cryopares_plugin.constants import CRYOPARES_ENV_ACTIVATION
 
 __all__ = ["Plugin", "__version__"]
 
@@ -18,8 +18,6 @@ _references = ["SanchezGarcia2025"]
 
 class Plugin(pwem.Plugin):
     """What Scipion asks of a plugin."""
-
-    _url = URL
 
     @classmethod
     def _defineVariables(cls):

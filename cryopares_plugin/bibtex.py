@@ -1,7 +1,7 @@
 """
 
 @article{SanchezGarcia2025,
-  title = {CryoPARES: Cryo-EM Pose Assignment for Related Experiments via Supervised deep learning},
+  title = {Supervised Deep Learning for Efficient Cryo-EM Image Alignment in Drug Discovery with cryoPARES},
   author = {Sanchez-Garcia, Ruben and others},
   journal = {bioRxiv},
   year = {2025},

@@ -3,5 +3,3 @@
 # Shell words that open the environment of the core, such as `. /opt/cryopares/bin/activate`; empty: the core is in
 # Scipion's own environment.
 CRYOPARES_ENV_ACTIVATION = "CRYOPARES_ENV_ACTIVATION"
-
-URL = "https://github.com/rsanchezgarc/cryoPARES"

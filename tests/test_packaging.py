@@ -1,0 +1,121 @@
+"""The names that a user types, the versions, and the plugin inside a real Scipion."""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cryopares_core
+
+ROOT = Path(__file__).resolve().parents[1]
+DISTRIBUTION = "scipion-em-cryopares"
+
+
+def run(*command: str, **kwargs) -> subprocess.CompletedProcess:
+    return subprocess.run([*command], capture_output=True, text=True, timeout=120, **kwargs)
+
+
+def setup_answer(question: str) -> str:
+    """What setup.py itself says, such as its version."""
+    done = run(sys.executable, "setup.py", "--quiet", question, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def distribution() -> importlib.metadata.Distribution:
+    try:
+        return importlib.metadata.distribution(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{DISTRIBUTION} is not installed in this environment")
+
+
+def test_one_version_everywhere(distribution: importlib.metadata.Distribution) -> None:
+    assert setup_answer("--version") == cryopares_core.__version__ == distribution.version
+    assert (ROOT / "CHANGES.txt").read_text(encoding="utf-8").startswith(cryopares_core.__version__)
+
+
+def test_entry_points(distribution: importlib.metadata.Distribution) -> None:
+    points = {(point.group, point.name): point for point in distribution.entry_points}
+    assert points["pyworkflow.plugin", "cryopares_plugin"].value == "cryopares_plugin"
+    for name in ("cryopares_train", "cryopares_simulate"):
+        assert callable(points["console_scripts", name].load())
+
+
+def test_base_installation_is_light(distribution: importlib.metadata.Distribution) -> None:
+    always = [text for text in distribution.requires or [] if "extra ==" not in text]
+    assert [re.split(r"[<>=]", text)[0] for text in always] == ["omegaconf"]
+
+
+@pytest.mark.parametrize("module", ["cryopares_train", "cryopares_simulate"])
+def test_modules_run_as_in_the_guide(module: str) -> None:
+    done = run(sys.executable, "-m", module, "--help", cwd=ROOT)
+    assert done.returncode == 0 and module in done.stdout
+
+
+def test_readme_commands_are_in_the_makefile() -> None:
+    named = set(re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert {"demo", "test"} <= named <= targets
+
+
+def test_documents_link_to_files_that_exist() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+        assert [link for link in links if not (page.parent / link).exists()] == [], page
+
+
+def test_without_the_core_a_command_says_what_to_install(tmp_path: Path) -> None:
+    hide = "import sys; sys.modules['torch'] = None; from cryopares_core.commands.simulate import main; "
+    done = run(sys.executable, "-c", hide + "sys.exit(main(['--phantom', '--out_dir', 'out']))", cwd=tmp_path, env=environment())
+    assert done.returncode == 2
+    assert "scipion-em-cryopares[core]" in done.stderr and "Traceback" not in done.stderr
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
+
+
+def test_plugin_command_lines() -> None:
+    pytest.importorskip("pwem")
+    code = """if True:
+        from cryopares_plugin import Plugin
+        Plugin._defineVariables()
+        print(Plugin.getProgram("cryopares_train"))"""
+    lines = [
+        run(sys.executable, "-c", code, env=environment(CRYOPARES_ENV_ACTIVATION=value)).stdout
+        for value in ("", ". /c/bin/activate;")
+    ]
+    assert lines[0].strip().endswith(f"{Path(sys.executable).name} -m cryopares_train")
+    assert lines[1].strip() == ". /c/bin/activate && python -m cryopares_train"
+
+
+def test_scipion_lists_the_plugin_without_errors(tmp_path: Path, distribution: importlib.metadata.Distribution) -> None:
+    pytest.importorskip("scipion")
+    home, data = tmp_path / "home", tmp_path / "data"
+    home.mkdir()
+    data.mkdir()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # Scipion starts `python` from the path
+    variables = {
+        "SCIPION_HOME": str(home),
+        "SCIPION_USER_DATA": str(data),
+        "SCIPION_NOTIFY": "False",
+        "NO_COLOR": "1",
+        "PATH": path,
+    }
+    variables = environment(**variables)
+    configured = run(sys.executable, "-m", "scipion", "config", "--unattended", cwd=tmp_path, env=variables)
+    assert configured.returncode == 0, configured.stderr
+    listed = run(sys.executable, "-m", "scipion", "protocols", cwd=tmp_path, env=variables)
+    assert listed.returncode == 0, listed.stderr
+    said = listed.stdout + listed.stderr
+    complaints = [line for line in said.splitlines() if "cryopares" in line.lower() and re.search("warn|error|fail", line, re.I)]
+    assert not complaints and "Traceback" not in said
+    assert "cryopares_plugin" in run(sys.executable, "-c", PLUGIN_NAMES, cwd=tmp_path, env=variables).stdout
+
+
+PLUGIN_NAMES = "import pyworkflow as pw; pw.Config.setDomain('pwem'); print(list(pw.Config.getDomain().getPlugins()))"

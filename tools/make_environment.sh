@@ -1,0 +1,17 @@
+#!/bin/sh
+# Makes the virtual environment that the Makefile works in, or brings it up to date: tools/make_environment.sh FOLDER
+set -eu
+folder=$1
+python=$("$(dirname "$0")/find_python.sh")
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+if [ ! -x "$folder/bin/pip" ]; then
+    if ! "$python" -c 'import ensurepip, venv' 2> /dev/null; then
+        echo "$python cannot make virtual environments. On Debian or Ubuntu: apt-get install python$version-venv" >&2
+        exit 1
+    fi
+    echo "Making the environment $folder with $python; installing takes some minutes, once."
+    "$python" -m venv --clear "$folder"
+fi
+"$folder/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,test]'
+"$folder/bin/python" -m pip check
