@@ -42,7 +42,7 @@ DISC_SHARE = 0.42  # the particle's disc, when no radius is given
 
 
 def simulate_pictures(projector: Projector, poses: Tensor, ctf: CtfTensors, shifts_angs: Tensor, pixel_size_angs: float) -> Tensor:
-    """Pictures without noise, `(b, n, n)` float32.
+    """Pictures without noise, `(b, n, n)` float32, all tensors on the projector's device.
 
     Parameters
     ----------
@@ -50,7 +50,8 @@ def simulate_pictures(projector: Projector, poses: Tensor, ctf: CtfTensors, shif
     shifts_angs : `(b, 2)` x, y origins: the shift that would centre the particle, so that it stands at their negative.
     """
     n = projector.size
-    fy, fx = torch.fft.fftfreq(n)[:, None], torch.fft.rfftfreq(n)
+    device = shifts_angs.device
+    fy, fx = torch.fft.fftfreq(n, device=device)[:, None], torch.fft.rfftfreq(n, device=device)
     origins = (shifts_angs / pixel_size_angs).float()
     phase = 2 * math.pi * (origins[:, 0, None, None] * fx + origins[:, 1, None, None] * fy)
     moved = projector.project_rfft(poses) * torch.polar(torch.ones_like(phase), phase)
