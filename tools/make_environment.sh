@@ -3,6 +3,8 @@
 set -eu
 folder=$1
 python=$("$(dirname "$0")/find_python.sh")
+# Scipion pins a numpy that cannot be had from Python 3.13 on. There its tests skip themselves.
+extras=$("$python" -c 'import sys; print("all,test" if sys.version_info < (3, 13) else "core,test")')
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 if [ ! -x "$folder/bin/pip" ]; then
@@ -11,7 +13,8 @@ if [ ! -x "$folder/bin/pip" ]; then
         exit 1
     fi
     echo "Making the environment $folder with $python; installing takes some minutes, once."
+    [ "$extras" = all,test ] || echo "Scipion needs Python 3.11 or 3.12, so it is left out here: the core alone."
     "$python" -m venv --clear "$folder"
 fi
-"$folder/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,test]'
+"$folder/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$extras]"
 "$folder/bin/python" -m pip check
