@@ -44,7 +44,14 @@ SCIPION = [
 ]
 # healpy 1.20 wants numpy 2.
 BOTH = [*CORE, *SCIPION, *since_python("3.11", ["healpy>=1.18,<1.20"])]
-TEST = ["pytest", "pytest-xdist", "pytest-timeout", "ruff", "mypy", *since_python("3.11", ["e3nn", "scipy"])]
+TEST = [
+    "pytest",
+    "pytest-xdist",
+    "pytest-timeout",
+    "ruff",
+    "mypy",
+    *since_python("3.11", ["e3nn", "scipy", "torch-fourier-slice==0.6.0"]),
+]
 
 setup(
     name="scipion-em-cryopares",
