@@ -47,7 +47,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def _training(folder: Path) -> List[str]:
     particles = folder / "particles"
     fixed = ["--symmetry", "C1", "--particles_star_fname", str(particles / "particles.star"), "--particles_dir", str(particles)]
-    return [*fixed, "--train_save_dir", f"{folder}/run", "--n_epochs", "10", "--batch_size", "64", "--config", *NETWORK]
+    return [*fixed, "--train_save_dir", f"{folder}/run", "--n_epochs", "5", "--batch_size", "64", "--config", *NETWORK]
 
 
 def _test_on_new_particles(folder: Path) -> None:
