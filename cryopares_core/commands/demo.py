@@ -71,9 +71,10 @@ def _test_on_new_particles(folder: Path) -> None:
     found = matrix_to_euler_degs(poses.double())
     names = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
     table.write_star(folder / "predicted.star", {name: found[:, i].numpy().round(4) for i, name in enumerate(names)})
-    title = f"{len(table)} particles that the network never saw: median error {error.median():.1f}°, {(error < 10).double().mean():.0%} under 10°"
+    share = (error < 10).double().mean()
+    title = f"{len(table)} particles that the network never saw: median error {error.median():.1f}°, {share:.0%} under 10°"
     draw_pose_comparison(folder / "held_out_poses.png", poses, truth, error, title)
-    sys.stdout.write(_report(folder, versions[-1], title, table.eulers_deg, found.tolist(), error.tolist()))
+    sys.stdout.write(_report(folder, versions[-1], title, table.eulers_deg.tolist(), found.tolist(), error.tolist()))
 
 
 def _report(folder: Path, version: Path, title: str, known: Sequence, found: Sequence, error: Sequence[float]) -> str:

@@ -70,7 +70,8 @@ def prepare_particles(
     Raises UserError when the result does not fit in memory, and with the names of all pictures that are constant or
     hold values that are not finite.
     """
-    settings = complete_settings(table, settings)
+    if settings.sampling_rate_angs is None or settings.image_size_px is None:
+        settings = complete_settings(table, settings)
     size = settings.image_size_px or 0
     shape = (len(table), settings.channels, size, size)
     _check_memory(shape)

@@ -22,7 +22,7 @@ from cryopares_core.errors import UserError
 from cryopares_core.files import write_text
 from cryopares_core.geometry.symmetry import point_group
 from cryopares_core.particles.batches import split_particles
-from cryopares_core.particles.prepare import prepare_particles
+from cryopares_core.particles.prepare import complete_settings, prepare_particles
 from cryopares_core.particles.preprocess import PreprocessSettings
 from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import ParticleTable
@@ -32,6 +32,7 @@ from cryopares_core.training.phases import Phases
 from cryopares_core.training.progress import Countdown
 
 logger = logging.getLogger(__name__)
+SMALLEST_PICTURE_PX = 16
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and notices are not for our users
 
 
@@ -88,21 +89,28 @@ def choose_device(accelerator: str, n_threads: int | None) -> torch.device:
 
 
 def preprocess_settings(config: Config, table: ParticleTable) -> PreprocessSettings:
-    """Settings of the preparation with what the user left open taken from the particles: coarsest pixel, whole box."""
+    """Settings of the preparation, with what the user left open taken from the particles."""
     wanted = config.datamanager.particlesDataset
-    sampling = wanted.sampling_rate_angs_for_nnet or float(table.pixel_size_angs.max())
-    box_angs = float((table.image_size_px * table.pixel_size_angs).min())
-    size = wanted.image_size_px_for_nnet or max(16, 2 * round(box_angs / sampling / 2))
-    radius = wanted.mask_radius_angs
+    asked = PreprocessSettings(
+        sampling_rate_angs=wanted.sampling_rate_angs_for_nnet,
+        image_size_px=wanted.image_size_px_for_nnet,
+        ctf_mode=wanted.ctf_correction,
+        mask_radius_angs=wanted.mask_radius_angs,
+    )
+    settings = complete_settings(table, asked)
+    sampling, size, radius = settings.sampling_rate_angs or 0, settings.image_size_px or 0, settings.mask_radius_angs
+    if size < SMALLEST_PICTURE_PX:
+        raise UserError(
+            f"The network's pictures would have {size} px, fewer than {SMALLEST_PICTURE_PX}: lower "
+            "datamanager.particlesDataset.sampling_rate_angs_for_nnet, or raise image_size_px_for_nnet."
+        )
     if radius is not None and radius > size * sampling / 2:
         logger.warning(
             "The mask's radius of %g Å reaches beyond the picture of %d px at %.4g Å/px (half of it is %.4g Å): nothing is masked "
             "at its sides. Lower mask_radius_angs, or raise image_size_px_for_nnet.",
             *(radius, size, sampling, size * sampling / 2),
         )
-    return PreprocessSettings(
-        sampling_rate_angs=sampling, image_size_px=size, ctf_mode=wanted.ctf_correction, mask_radius_angs=radius
-    )
+    return settings
 
 
 def _read(arguments: Any, config: Config) -> ParticleTable:
