@@ -1,6 +1,7 @@
 """The real command on real files: what it leaves behind, what it refuses, how it stops and goes on."""
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -212,6 +213,22 @@ def test_a_stopped_run_says_so_and_goes_on(particles, tmp_path, sent, code):
     done = len(metrics(tmp_path / "version_0/half1"))
     assert main(["--continue_checkpoint_dir", str(tmp_path / "version_0"), "--n_epochs", str(done + 1)]) == 0
     assert [line["epoch"] for line in metrics(tmp_path / "version_0/half1")] == list(range(1, done + 2))
+
+
+def test_a_full_disk_is_told_in_one_sentence(particles, tmp_path):
+    """Files above 4 MB cannot be written: the first checkpoint fails, as it does on a full disk."""
+    command = [sys.executable, "-m", "cryopares_train", *options(particles, tmp_path, "--n_epochs", "2", "--overfit_batches", "2")]
+    limit = 4_000_000
+    done = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 2, done.stderr
+    assert "could not be written" in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.ckpt")) and not list(tmp_path.rglob(".*.tmp"))
 
 
 def test_show_config_is_what_the_guide_greps():

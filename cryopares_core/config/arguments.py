@@ -35,9 +35,9 @@ class TrainArguments:
     continue_checkpoint_dir: Optional[str] = param(None, "Folder version_N of a run that is to go on.")
     finetune_checkpoint_dir: Optional[str] = param(None, "Folder version_N of a trained model to start from.")
     map_fname_for_simulated_pretraining: Optional[str] = param(
-        None, "Map (MRC) whose simulated projections are learned first, for train.n_epochs_simulation epochs."
+        None, "Map (MRC) whose simulated projections are learned first. Refused by this version, which says what to do instead."
     )
-    compile_model: bool = param(False, "Compile the network: a slower start, then 10 to 30 % faster.")
+    compile_model: bool = param(False, "Compile the network: a slower start, then faster steps.")
     overfit_batches: Optional[int] = param(
         None, "For tests of a set-up: train on so many batches over and over.", unit="batches", low=1, advanced=True
     )
@@ -45,7 +45,7 @@ class TrainArguments:
         None, "Validate each time this part of an epoch is done; null means at its end.", above=0, high=1, advanced=True
     )
     n_threads: Optional[int] = param(None, "Threads of the processor; null means all.", low=1)
-    accelerator: str = param("auto", "Where to compute; auto takes the GPUs that there are.", choices=ACCELERATORS)
+    accelerator: str = param("auto", "Where to compute; auto takes a GPU if there is one.", choices=ACCELERATORS)
 
     def problems(self) -> List[str]:
         """Rules that tie several options together."""

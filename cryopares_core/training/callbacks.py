@@ -13,6 +13,7 @@ import lightning
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tqdm import tqdm
 
+from cryopares_core.errors import UserError
 from cryopares_core.files import atomic_path, write_text
 from cryopares_core.training.phases import Phases, format_seconds
 
@@ -21,12 +22,18 @@ METRICS = ("loss", "val_loss", "geo_degs", "val_geo_degs", "val_median_geo_degs"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints get their name when they are complete on disk."""
+    """Checkpoints get their name when they are complete on disk; one that cannot be written leaves the earlier one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
-            super().save_checkpoint(checkpoint, temporary, storage_options)
+        try:
+            with atomic_path(path) as temporary:
+                super().save_checkpoint(checkpoint, temporary, storage_options)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            raise UserError(
+                f"{path}: the checkpoint could not be written ({' '.join(str(error).split())[:120]}). Is the disk full? Make room, "
+                f"then go on with --continue_checkpoint_dir {Path(path).parents[2]}; an earlier checkpoint is kept where there is one."
+            ) from error
 
 
 class MetricsFile(lightning.Callback):
