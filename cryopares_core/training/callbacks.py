@@ -32,7 +32,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             raise UserError(
                 f"{path}: the checkpoint could not be written ({' '.join(str(error).split())[:120]}). Is the disk full? Make room, "
-                f"then go on with --continue_checkpoint_dir {Path(path).parents[2]}; an earlier checkpoint is kept where there is one."
+                f"then go on with --continue_checkpoint_dir {Path(path).parents[2]}; an earlier one is kept."
             ) from error
 
 
