@@ -96,7 +96,7 @@ def test_help_tells_units_defaults_and_ranges(capsys: pytest.CaptureFixture) -> 
         parse("--help")
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "Default: 100" in text and "10 to 30 % faster" in text and "--split_halves" in text
+    assert "Default: 100" in text and "then faster steps" in text and "--split_halves" in text
     assert "[whole number from 1 (epochs)]" in text
 
 
