@@ -47,6 +47,7 @@ def _curve(axes: Any, epochs: list[dict[str, Any]], key: str, label: str, colour
 
 
 def _label(axes: Any, y_label: str, title: str) -> None:
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="Epoch", ylabel=y_label, title=title)
     axes.grid(True, which="both", alpha=0.25)
     if axes.lines:
