@@ -44,8 +44,14 @@ def angles(blocks: StarBlocks) -> np.ndarray:
 
 def optics_row(blocks: StarBlocks) -> np.ndarray | None:
     """For each particle the row of its optics group in the optics table, or None without such a table."""
-    if blocks.optics is None or "rlnOpticsGroup" not in blocks.particles:
+    if blocks.optics is None:
         return None
+    if "rlnOpticsGroup" not in blocks.particles:
+        if len(blocks.optics) > 1:
+            blocks.problems.append(
+                f"{blocks.path}: no column rlnOpticsGroup, but {len(blocks.optics)} optics groups. Add the column."
+            )
+        return np.zeros(len(blocks.particles), dtype=np.int64)
     groups = pd.to_numeric(blocks.optics.get("rlnOpticsGroup", pd.Series(dtype=str)), errors="coerce")
     place = {group: row for row, group in enumerate(groups)}
     wanted = pd.to_numeric(blocks.particles["rlnOpticsGroup"], errors="coerce")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import lightning
@@ -41,6 +40,10 @@ class PoseTraining(lightning.LightningModule):
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("group", point_group(symmetry).matrices.float(), persistent=False)
         self.val_errors: list[Tensor] = []
+        self.total_steps = 1
+
+    def on_train_start(self) -> None:
+        self.total_steps = max(1, int(self.trainer.estimated_stepping_batches))
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         images, eulers_degs = batch.images.float(), batch.eulers_degs
@@ -104,10 +107,7 @@ class PoseTraining(lightning.LightningModule):
 
     def _ramp(self) -> float:
         """Up over the first steps, and down to nearly zero over the last quarter, where the error falls fastest."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            total = max(1, int(self.trainer.estimated_stepping_batches))
-        step = self.global_step
+        step, total = self.global_step, self.total_steps
         warm_up = min(1.0, (step + 1) / WARM_UP_STEPS)
         cool_down = min(1.0, max(0.01, (total - step) / (COOL_DOWN_SHARE * total)))
         return warm_up * cool_down
