@@ -155,6 +155,18 @@ def test_several_files_keep_their_optics_apart(tiny):
     np.testing.assert_array_equal(read_images(two, np.array([250])), read_images(one, np.array([50])))
 
 
+def test_one_optics_group_needs_no_column(tiny, tmp_path):
+    table, _ = read_particles(tiny / "particles.star")
+    rows = table.particles.drop(columns="rlnOpticsGroup")
+    for optics, good in ((table.optics.iloc[:1], True), (table.optics, False), (table.optics.iloc[:0], False)):
+        starfile.write({"optics": optics, "particles": rows}, tmp_path / "x.star", overwrite=True)
+        if good:
+            np.testing.assert_array_equal(read_particles(tmp_path / "x.star", tiny)[0].ctf.voltage_kv, 300.0)
+        else:
+            with pytest.raises(UserError, match="no column rlnOpticsGroup"):
+                read_particles(tmp_path / "x.star", tiny)
+
+
 def test_equal_and_few_views_are_suspicious(tiny, tmp_path):
     table, _ = read_particles(tiny / "particles.star")
     same = table.particles.assign(rlnAngleRot="1.0", rlnAngleTilt="2.0", rlnAnglePsi="3.0")

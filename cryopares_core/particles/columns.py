@@ -47,11 +47,10 @@ def optics_row(blocks: StarBlocks) -> np.ndarray | None:
     if blocks.optics is None:
         return None
     if "rlnOpticsGroup" not in blocks.particles:
-        if len(blocks.optics) > 1:
-            blocks.problems.append(
-                f"{blocks.path}: no column rlnOpticsGroup, but {len(blocks.optics)} optics groups. Add the column."
-            )
-        return np.zeros(len(blocks.particles), dtype=np.int64)
+        if len(blocks.optics) != 1 or "rlnOpticsGroup" not in blocks.optics:
+            blocks.problems.append(f"{blocks.path}: the particles have no column rlnOpticsGroup, but there is data_optics. Add it.")
+            return None
+        blocks.particles = blocks.particles.assign(rlnOpticsGroup=blocks.optics["rlnOpticsGroup"].iloc[0])
     groups = pd.to_numeric(blocks.optics.get("rlnOpticsGroup", pd.Series(dtype=str)), errors="coerce")
     place = {group: row for row, group in enumerate(groups)}
     wanted = pd.to_numeric(blocks.particles["rlnOpticsGroup"], errors="coerce")
