@@ -60,7 +60,7 @@ REFUSED = {
     "no_ctf": ["rlnDefocusU, rlnDefocusV, rlnDefocusAngle", "ctf_correction=none"],
     "only_half1": ["no particles in half set 2", "--split_halfs False"],
     "optics_group_undefined": ["row 6 (line 48)", "rlnOpticsGroup = '7'", "known: 1, 2"],
-    "stack_missing": ["row 4 (line 46)", "Particles/absent.mrcs does not exist", "--particles_dir"],
+    "stack_missing": ["row 4 (line 46)", "rlnImageName = '000001@Particles/absent.mrcs'", "no such stack", "--particles_dir"],
     "truncated_last_row": ["row 200 (line 242)", "ends after 4 of 20 columns"],
     "wrong_image_size": ["rlnImageSize is 48 px", "are 32 px"],
     "zero_bytes": ["the file is empty"],
@@ -114,13 +114,41 @@ GOOD_ODD = {
 }
 
 
+# What the refusal says; files that are not named here hold no particles at all.
+BAD_ODD = dict.fromkeys(
+    [
+        "add_obj_sub_id",
+        "false_orig",
+        "one_loop",
+        "relion_3.0",
+        "relion_3.1_optics2",
+        "relion_4.0",
+        "relion_test",
+        "relion_test2",
+        "rln3.1_data_style",
+        "run_it025_data",
+        "run_it050_data",
+        "single_line_end_of_multiblock",
+        "single_line_middle_of_multiblock",
+        "true_all_orig",
+        "true_orig",
+    ],
+    "sub-tomograms or tilt series",
+) | {
+    "ribosome_4ug0_particles": "no column rlnAngleRot, rlnAngleTilt: the poses are not known",
+    "sample": "row 4, line 20: 5 values for 4 columns",
+    "sample_incomplete_ctf_params": "no column rlnVoltage",
+    "sample_relion_one_image": "no particles in half set 1",
+}
+
+
 def test_odd_files_are_read_or_refused(shared):
     for path in sorted((shared / "data/star_odd").glob("*.star")):
         if path.stem in GOOD_ODD:
             table, _ = read_particles(path, check_files=False)
             assert (len(table), pytest.approx(table.pixel_size_angs[0], abs=1e-3)) == GOOD_ODD[path.stem], path
         else:
-            with pytest.raises(UserError):
+            with pytest.raises(UserError, match=BAD_ODD.get(path.stem, "no block has the column rlnImageName")):
                 read_particles(path, check_files=False)
 
 

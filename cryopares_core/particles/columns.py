@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cryopares_core.particles.starblocks import StarBlocks
+from cryopares_core.particles.starblocks import SHOWN, StarBlocks
 from cryopares_core.particles.table import CtfParameters
 
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
@@ -21,8 +21,7 @@ def numbers(blocks: StarBlocks, name: str, remedy: str = "Mend the value, or tak
         return None
     values = pd.to_numeric(blocks.particles[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     # Rows that end early are noted as such already.
-    whole = ~blocks.particles.iloc[:, -1].isna().to_numpy()
-    blocks.complain(np.flatnonzero(~np.isfinite(values) & whole), "not a number", remedy, name)
+    blocks.complain(np.flatnonzero(~np.isfinite(values) & ~blocks.cut_off), "not a number", remedy, name)
     return values
 
 
@@ -52,12 +51,15 @@ def optics_row(blocks: StarBlocks) -> np.ndarray | None:
             return None
         blocks.particles = blocks.particles.assign(rlnOpticsGroup=blocks.optics["rlnOpticsGroup"].iloc[0])
     groups = pd.to_numeric(blocks.optics.get("rlnOpticsGroup", pd.Series(dtype=str)), errors="coerce")
-    place = {group: row for row, group in enumerate(groups)}
+    if groups.dropna().duplicated().any():
+        twice = ", ".join(f"{group:g}" for group in groups[groups.duplicated()].dropna().unique())
+        blocks.problems.append(f"{blocks.path}, data_optics: more than one row of rlnOpticsGroup {twice}. Number them anew.")
+    place = {group: row for row, group in enumerate(groups) if np.isfinite(group)}
     wanted = pd.to_numeric(blocks.particles["rlnOpticsGroup"], errors="coerce")
     rows = wanted.map(place)
-    known = ", ".join(f"{group:g}" for group in groups) or "none"
+    known = ", ".join(f"{group:g}" for group in place) or "none"
     remedy = f"Add the group to data_optics, or mend the value (known: {known})."
-    blocks.complain(np.flatnonzero(rows.isna()), "no such optics group", remedy, "rlnOpticsGroup")
+    blocks.complain(np.flatnonzero(rows.isna() & ~blocks.cut_off), "no such optics group", remedy, "rlnOpticsGroup")
     return rows.fillna(0).to_numpy(dtype=np.int64)
 
 
@@ -87,7 +89,7 @@ def pixel_sizes(blocks: StarBlocks, rows: np.ndarray | None) -> np.ndarray:
         )
         return np.ones(len(blocks.particles))
     rows_wrong = np.flatnonzero(~((sizes > 0) & (sizes < 1000)) & np.isfinite(sizes))
-    blocks.complain(rows_wrong, f"the pixel size is {sizes[rows_wrong[0]]:g} Å" if len(rows_wrong) else "", "Mend it.")
+    blocks.complain(rows_wrong, [f"the pixel size is {size:g} Å" for size in sizes[rows_wrong[:SHOWN]]], "Mend it.")
     return np.where(np.isfinite(sizes) & (sizes > 0), sizes, 1.0)
 
 
@@ -129,13 +131,17 @@ def _check_microscope(blocks: StarBlocks, columns: list[np.ndarray | None]) -> N
     }
     for place, (name, unit, low, high) in limits.items():
         column = columns[place]
-        if column is not None and len(rows := np.flatnonzero((column < low) | (column > high))):
-            what = f"{name} is {column[rows[0]]:g} {unit}".rstrip()
-            blocks.complain(rows, what, f"It should lie between {low} and {high}.")
+        if column is not None:
+            rows = np.flatnonzero((column < low) | (column > high))
+            what = [f"{name} is {value:g} {unit}".rstrip() for value in column[rows[:SHOWN]]]
+            blocks.complain(rows, what, f"It should lie between {low} and {high}.", MICROSCOPE[place - 3])
 
 
 def half_sets(blocks: StarBlocks, split_halfs: bool, warnings: list[str], seed: int = 0) -> np.ndarray:
-    """`(n,)` 1 or 2 from rlnRandomSubset; drawn at random, with a warning, where there is no such column."""
+    """`(n,)` 1 or 2 from rlnRandomSubset; drawn at random, with a warning, where there is no such column.
+
+    What was drawn becomes a column of the particles, so that it is written with them.
+    """
     count = len(blocks.particles)
     subset = numbers(blocks, "rlnRandomSubset") if split_halfs else None
     if subset is None:
@@ -144,7 +150,10 @@ def half_sets(blocks: StarBlocks, split_halfs: bool, warnings: list[str], seed: 
                 f"{blocks.path}: no half sets (rlnRandomSubset): drawn at random with seed {seed}. They are not those of the "
                 "refinement that gave the poses."
             )
-        return (np.random.default_rng(seed).permutation(count) % 2 + 1).astype(np.int8)
+        drawn = (np.random.default_rng(seed).permutation(count) % 2 + 1).astype(np.int8)
+        if split_halfs:
+            blocks.particles = blocks.particles.assign(rlnRandomSubset=drawn.astype(str))
+        return drawn
     rows = np.flatnonzero(~np.isin(subset, (1, 2)) & np.isfinite(subset))
     blocks.complain(rows, "a half set is 1 or 2", "Mend it, or use --split_halfs False.", "rlnRandomSubset")
     return np.where(subset == 2, 2, 1).astype(np.int8)

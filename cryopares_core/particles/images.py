@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,23 +29,37 @@ class Pictures:
 
 def find_pictures(blocks: StarBlocks, particles_dir: Path | None, check_files: bool) -> Pictures:
     """Take the picture names apart and find each stack; what is wrong is noted in `blocks`."""
-    parts = blocks.particles["rlnImageName"].fillna("").str.extract(r"^(?:(\d+)@)?(.*)$")
-    number = pd.to_numeric(parts[0], errors="coerce").fillna(1).to_numpy(dtype=np.int64)
+    parts = blocks.particles["rlnImageName"].str.extract(r"^(?:(\d+)@)?(.*)$")
+    number = pd.to_numeric(parts[0], errors="coerce").fillna(1).to_numpy(dtype=np.float64).clip(0, 2**53).astype(np.int64)
     remedy = "Pictures of a stack are counted from 1."
     blocks.complain(np.flatnonzero(number < 1), "there is no picture 0", remedy, "rlnImageName")
-    blocks.complain(np.flatnonzero(parts[1] == ""), "no picture is named", "Take the row out.", "rlnImageName")
+    blocks.complain(np.flatnonzero((parts[1] == "") & ~blocks.cut_off), "no picture is named", "Take the row out.", "rlnImageName")
     stack_id, names = pd.factorize(parts[1])
     roots = _roots(blocks.path, particles_dir)
     paths = [_locate(name, roots) for name in names]
     if check_files:
-        for index, name in enumerate(names):
-            if name and paths[index] is None:
-                rows = np.flatnonzero(stack_id == index)
-                tried = ", ".join(str(root) for root in roots[:3])
-                what = f"the stack {name} does not exist (looked in {tried}{' and above' if len(roots) > 3 else ''})"
-                blocks.problems.append(f"{blocks.at(int(rows[0]))}: {what}; {len(rows):,} particles need it. Set --particles_dir.")
+        _tell_missing(blocks, stack_id, [path is None and name != "" for name, path in zip(names, paths, strict=True)], roots)
     found = [path or str(roots[0] / name) for name, path in zip(names, paths, strict=True)]
     return Pictures(found, stack_id.astype(np.int32), np.maximum(number - 1, 0))
+
+
+def _tell_missing(blocks: StarBlocks, stack_id: np.ndarray, missing: Sequence[bool], roots: Sequence[Path]) -> None:
+    """Stacks that were not found, each with the first row that names it."""
+    rows = _first_rows(stack_id)[np.array(missing, dtype=bool)]
+    if not len(rows):
+        return
+    tried = ", ".join(str(root) for root in roots[:3]) + (" and above" if len(roots) > 3 else "")
+    needed = np.bincount(stack_id)[stack_id[rows[:SHOWN]]]
+    what = [f"no such stack (looked in {tried}); {count:,} rows need it" for count in needed]
+    blocks.complain(rows[:SHOWN], what, "Set --particles_dir.", "rlnImageName")
+    if len(rows) > SHOWN:
+        particles = int(np.isin(stack_id, stack_id[rows[SHOWN:]]).sum())
+        blocks.problems.append(f"{blocks.path}: {len(rows) - SHOWN:,} more stacks were not found; {particles:,} rows need them.")
+
+
+def _first_rows(stack_id: np.ndarray) -> np.ndarray:
+    """For each stack the first row that names it."""
+    return np.unique(stack_id, return_index=True)[1]
 
 
 def _roots(star: Path, particles_dir: Path | None) -> list[Path]:
@@ -56,12 +71,12 @@ def _roots(star: Path, particles_dir: Path | None) -> list[Path]:
 
 def _locate(name: str, roots: Sequence[Path]) -> str | None:
     """The first existing file of that name, or None."""
-    return next((str(root / name) for root in roots if (root / name).is_file()), None)
+    return next((str(root / name) for root in roots if os.path.isfile(root / name)), None)
 
 
 def check_stacks(blocks: StarBlocks, pictures: Pictures, pixel_size_angs: np.ndarray, warnings: list[str]) -> np.ndarray:
     """The side of each particle's picture `(n,)`, from the headers of all stacks that exist; what is wrong is noted."""
-    existing = [index for index, path in enumerate(pictures.stack_paths) if Path(path).is_file()]
+    existing = [index for index, path in enumerate(pictures.stack_paths) if os.path.isfile(path)]
     with ThreadPoolExecutor(max_workers=8) as pool:
         headers = list(pool.map(lambda index: _header_or_error(pictures.stack_paths[index]), existing))
     counts, sides = (
@@ -69,19 +84,26 @@ def check_stacks(blocks: StarBlocks, pictures: Pictures, pixel_size_angs: np.nda
         np.zeros(len(pictures.stack_paths), np.int32),
     )
     in_header = np.zeros(len(pictures.stack_paths))
-    bad = [str(header) for header in headers if isinstance(header, UserError)]
-    blocks.problems += bad[:SHOWN] + ([f"{len(bad) - SHOWN:,} more stacks cannot be read."] if len(bad) > SHOWN else [])
+    _tell_unreadable(blocks, _first_rows(pictures.stack_id)[existing], headers)
     for index, header in zip(existing, headers, strict=True):
         if isinstance(header, StackHeader):
             counts[index], sides[index], in_header[index] = header.n, header.nx, header.pixel_size_angs
-            if header.nx != header.ny:
-                blocks.problems.append(f"{header.path}: its pictures are {header.nx} x {header.ny} px. Extract square ones.")
     beyond = np.flatnonzero(pictures.slice_id >= counts[pictures.stack_id])
-    if len(beyond):
-        what = f"the stack has only {counts[pictures.stack_id[beyond[0]]]} pictures"
-        blocks.complain(beyond, what, "Mend the name, or copy the stack again.", "rlnImageName")
+    what = [f"the stack has only {count} pictures" for count in counts[pictures.stack_id[beyond[:SHOWN]]]]
+    blocks.complain(beyond, what, "Mend the name, or copy the stack again.", "rlnImageName")
     _compare_pixel_sizes(blocks, pictures, in_header, pixel_size_angs, warnings)
     return sides[pictures.stack_id]
+
+
+def _tell_unreadable(blocks: StarBlocks, rows: np.ndarray, headers: Sequence[StackHeader | UserError]) -> None:
+    """Stacks that are damaged, or whose pictures are not square, each with the first row that names it."""
+    bad = [place for place, header in enumerate(headers) if isinstance(header, UserError)]
+    blocks.problems += [f"{blocks.at(int(rows[place]))}: {headers[place]}" for place in bad[:SHOWN]]
+    if len(bad) > SHOWN:
+        blocks.problems.append(f"{blocks.path}: {len(bad) - SHOWN:,} more stacks cannot be read.")
+    odd = [place for place, header in enumerate(headers) if isinstance(header, StackHeader) and header.nx != header.ny]
+    shapes = [f"the stack's pictures are {headers[place].nx} x {headers[place].ny} px" for place in odd[:SHOWN]]  # type: ignore[union-attr]
+    blocks.complain(rows[odd], shapes, "Extract square ones.", "rlnImageName")
 
 
 def _header_or_error(path: str) -> StackHeader | UserError:

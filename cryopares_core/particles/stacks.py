@@ -39,7 +39,10 @@ def read_images(table: ParticleTable, indices: np.ndarray) -> np.ndarray:
 def _read_into(images: np.ndarray, rows: np.ndarray, header: StackHeader, slices: np.ndarray) -> None:
     """Read rising `slices` of one stack, each run of neighbours at once, into `rows` of `images`."""
     borders = np.flatnonzero(np.diff(slices) != 1) + 1
-    file = os.open(header.path, os.O_RDONLY)
+    try:
+        file = os.open(header.path, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"{header.path}: {error.strerror}. It was there when the run started: is the disk still there?") from error
     try:
         for part, targets in zip(np.split(slices, borders), np.split(rows, borders), strict=True):
             raw = _read_exactly(file, header, int(part[0]), len(part))

@@ -42,13 +42,11 @@ def read_particles(
     UserError : with every problem of every file
     """
     paths = [Path(name) for name in _as_list(star_fnames)]
-    folders = [Path(name) for name in _as_list(particles_dir or [])]
-    folders = folders * len(paths) if len(folders) == 1 else folders
+    folders = _folder_of_each(paths, [Path(name) for name in _as_list(particles_dir or [])])
     tables, warnings, problems = [], [], []
     for index, path in enumerate(paths):
         try:
-            folder = folders[index] if folders else None
-            table, remarks = _read_one(path, folder, needs_ctf, split_halfs, check_files)
+            table, remarks = _read_one(path, folders[index], needs_ctf, split_halfs, check_files)
             tables.append(table)
             warnings += remarks
         except UserError as error:
@@ -59,6 +57,15 @@ def read_particles(
         raise UserError(problems)
     whole = _concatenate(tables)
     return whole, warnings + suspicions(whole)
+
+
+def _folder_of_each(paths: list[Path], folders: list[Path]) -> list[Path | None]:
+    """The folder that each STAR file's picture names start from."""
+    if not paths:
+        raise UserError("No STAR file is given. Set --particles_star_fname.")
+    if len(folders) not in (0, 1, len(paths)):
+        raise UserError(f"{len(folders)} folders are given for {len(paths)} STAR files. Give one for all, or one for each.")
+    return list(folders) if len(folders) == len(paths) else [folders[0] if folders else None] * len(paths)
 
 
 def _as_list(value: Sequence[str | Path] | str | Path) -> list[str | Path]:
@@ -140,11 +147,23 @@ def _join_rows(tables: list[ParticleTable]) -> tuple[pd.DataFrame, pd.DataFrame 
             raise UserError(
                 "Some STAR files are of RELION 3.0 and some are later: convert them (relion_convert_star), or train on one kind."
             )
-        return pd.concat([table.particles for table in tables], ignore_index=True), None
+        return _stack_rows([table.particles for table in tables]), None
     particles, optics, used = [], [], 0
     for table in tables:
-        groups = {old: str(used + place + 1) for place, old in enumerate(table.optics["rlnOpticsGroup"])}  # type: ignore[index]
+        # The same group may be written as 1 and as 1.0.
+        old = pd.to_numeric(table.optics["rlnOpticsGroup"])  # type: ignore[index]
+        groups = {group: str(used + place + 1) for place, group in enumerate(old)}
         used += len(groups)
-        particles.append(table.particles.assign(rlnOpticsGroup=table.particles["rlnOpticsGroup"].map(groups)))
+        renamed = pd.to_numeric(table.particles["rlnOpticsGroup"]).map(groups)
+        particles.append(table.particles.assign(rlnOpticsGroup=renamed))
         optics.append(table.optics.assign(rlnOpticsGroup=list(groups.values())))  # type: ignore[union-attr]
-    return pd.concat(particles, ignore_index=True), pd.concat(optics, ignore_index=True)
+    return _stack_rows(particles), _stack_rows(optics)
+
+
+def _stack_rows(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """Rows of several files in one; what a file has no column for becomes RELION's own default, 0 or None."""
+    whole = pd.concat(frames, ignore_index=True)
+    for name in whole.columns[whole.isna().any()]:
+        is_number = pd.to_numeric(whole[name].dropna(), errors="coerce").notna().all()
+        whole[name] = whole[name].fillna("0" if is_number else "None")
+    return whole

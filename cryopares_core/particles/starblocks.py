@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import linecache
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,29 +28,46 @@ SUBTOMOGRAM_COLUMNS = (
 
 @dataclass
 class StarBlocks:
-    """The particle rows and optics rows of one file, all as text, and the problems found so far."""
+    """The particle rows and optics rows of one file, all as text, and the problems found so far.
+
+    `name` is that of the particles' block; `cut_off` `(n,)` tells which rows have fewer values than columns.
+    """
 
     path: Path
+    name: str
     particles: pd.DataFrame
     optics: pd.DataFrame | None
-    first_line: int
+    cut_off: np.ndarray
     problems: list[str]
+
+    @cached_property
+    def _lines(self) -> np.ndarray:
+        """The line of each row, from 1. Looked up only for messages; empty where the lines don't agree with the rows."""
+        found, inside = list[int](), False
+        for number, line in enumerate(self.path.read_text(encoding="utf-8").split("\n"), start=1):
+            line = line.strip()
+            if line.startswith("data_"):
+                inside = line[5:] == self.name
+                found = [] if inside else found
+            elif inside and line and line != "loop_" and line[0] not in "_#":
+                found.append(number)
+        return np.array(found if len(found) == len(self.particles) else [])
 
     def at(self, row: int) -> str:
         """Where a row stands, for messages: its number from 1, and the line of the file."""
-        return f"{self.path}, row {row + 1} (line {self.first_line + row})" if self.first_line else f"{self.path}, row {row + 1}"
+        return f"{self.path}, row {row + 1}" + (f" (line {self._lines[row]})" if len(self._lines) else "")
 
-    def complain(self, rows: np.ndarray, what: str, remedy: str, column: str | None = None) -> None:
-        """Note a problem of several rows: the first few one by one, the others as a number."""
-        for row in rows[:SHOWN]:
-            value = "" if column is None else f", {column} = {_shown(self.particles[column].iloc[row])}"
-            self.problems.append(f"{self.at(int(row))}{value}: {what}. {remedy}")
+    def complain(self, rows: np.ndarray, what: str | Sequence[str], remedy: str, column: str | None = None) -> None:
+        """Note a problem of several rows: the first few one by one, the others as a number.
+
+        `what` is one text, or one for each of the first `SHOWN` rows.
+        """
+        for place, row in enumerate(rows[:SHOWN]):
+            value = f", {column} = {self.particles[column].iloc[row]!r}" if column in self.particles else ""
+            self.problems.append(f"{self.at(int(row))}{value}: {what if isinstance(what, str) else what[place]}. {remedy}")
         if len(rows) > SHOWN:
-            self.problems.append(f"{self.path}: the same in {len(rows) - SHOWN:,} more rows ({what}).")
-
-
-def _shown(value: object) -> str:
-    return "nothing" if not isinstance(value, str) else repr(value)
+            kind = f"{what}" if isinstance(what, str) else f"{column or 'value'}, as above"
+            self.problems.append(f"{self.path}: the same in {len(rows) - SHOWN:,} more rows ({kind}).")
 
 
 def read_blocks(path: Path) -> StarBlocks:
@@ -62,12 +82,14 @@ def read_blocks(path: Path) -> StarBlocks:
     try:
         blocks = starfile.read(path, always_dict=True, parse_as_string=columns)
     except Exception as error:  # the parser's own errors are of many kinds; all mean the same to the user
-        reason = " ".join(str(error).split())
+        reason = _row_too_long(text) or " ".join(str(error).split())
         raise UserError(f"{path}: the file's rows do not fit its columns ({reason}). Write it again, or mend that line.") from error
+    finally:
+        linecache.clearcache()  # the parser leaves it full after an error, and would read the old text of a mended file
     frames = {name: _as_frame(block) for name, block in blocks.items() if block is not None}
-    particles = _particle_block(path, frames)
-    result = StarBlocks(path, particles, frames.get("optics"), _first_line(text, particles), [])
-    _check_whole_rows(result)
+    name = _particle_block(path, frames)
+    result = StarBlocks(path, name, frames[name], frames.get("optics"), (frames[name].iloc[:, -1] == "").to_numpy(), [])
+    _tell_rows_cut_off(result)
     return result
 
 
@@ -85,11 +107,30 @@ def _read_text(path: Path) -> str:
     return text
 
 
+def _row_too_long(text: str) -> str:
+    """Which row of a table has more values than the table has columns; the parser counts lines from the table's start."""
+    columns, row = 0, 0
+    for number, line in enumerate(text.split("\n"), start=1):
+        values = line.partition("#")[0].split()
+        if values and values[0].startswith(("data_", "loop_")):
+            columns = 0
+        elif values and values[0].startswith("_"):
+            columns, row = columns + 1, 0
+        elif values and columns:
+            row += 1
+            if len(values) > columns and not {'"', "'"} & set(line):
+                return f"row {row}, line {number}: {len(values)} values for {columns} columns"
+    return ""
+
+
 def _as_frame(block: object) -> pd.DataFrame:
-    return block if isinstance(block, pd.DataFrame) else pd.DataFrame([block])
+    """All values as text: the parser takes `nan` away even from columns of text, and leaves "" where a row ends early."""
+    frame = block if isinstance(block, pd.DataFrame) else pd.DataFrame([block])
+    return frame.fillna("nan").reset_index(drop=True)
 
 
-def _particle_block(path: Path, frames: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def _particle_block(path: Path, frames: dict[str, pd.DataFrame]) -> str:
+    """The name of the block of particles."""
     named = {name: frame for name, frame in frames.items() if "rlnImageName" in frame.columns}
     tomographic = [column for frame in frames.values() for column in SUBTOMOGRAM_COLUMNS if column in frame.columns]
     if tomographic:
@@ -99,30 +140,25 @@ def _particle_block(path: Path, frames: dict[str, pd.DataFrame]) -> pd.DataFrame
     if not named:
         found = ", ".join(f"data_{name}" for name in frames) or "none with rows"
         raise UserError(f"{path}: no block has the column rlnImageName (blocks: {found}). Give a file of particles.")
-    particles = named.get("particles", next(iter(named.values())))
-    if not len(particles):
+    name = "particles" if "particles" in named else next(iter(named))
+    if not len(named[name]):
         raise UserError(f"{path}: there are no particles in it (0 rows). Give a file with particles.")
-    return particles.mask(particles == "").reset_index(drop=True)
+    _refuse_repeated_columns(path, frames, name)
+    return name
 
 
-def _first_line(text: str, particles: pd.DataFrame) -> int:
-    """The line of the file on which the first particle stands, counted from 1; 0 where rows and lines don't run in step."""
-    first = particles.iloc[0].dropna().tolist()
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.split()[: len(first)] == first:
-            return number
-    return 0
+def _refuse_repeated_columns(path: Path, frames: dict[str, pd.DataFrame], name: str) -> None:
+    for block in {name, "optics"} & frames.keys():
+        columns = frames[block].columns
+        if columns.has_duplicates:
+            twice = ", ".join(columns[columns.duplicated()].unique())
+            raise UserError(f"{path}, data_{block}: more than one column {twice}. Take the wrong one out.")
 
 
-def _check_whole_rows(blocks: StarBlocks) -> None:
-    """A row with fewer values than columns, as at the end of a file that was cut off."""
-    missing = blocks.particles.isna().to_numpy()
-    short = np.flatnonzero(missing[:, -1])
-    for row in short[:SHOWN]:
-        count = len(missing[row]) - int(np.argmin(missing[row][::-1]))
-        blocks.problems.append(
-            f"{blocks.at(int(row))}: the row ends after {count} of {missing.shape[1]} columns; the file may have been cut off. "
-            "Copy or write it again."
-        )
-    if len(short) > SHOWN:
-        blocks.problems.append(f"{blocks.path}: {len(short) - SHOWN:,} more rows end early.")
+def _tell_rows_cut_off(blocks: StarBlocks) -> None:
+    """Rows with fewer values than columns, as at the end of a file that was cut off."""
+    rows = np.flatnonzero(blocks.cut_off)
+    empty = (blocks.particles.iloc[rows[:SHOWN]] == "").to_numpy()
+    counts = [len(row) - (int(np.argmin(row[::-1])) if not row.all() else len(row)) for row in empty]
+    what = [f"the row ends after {count} of {empty.shape[1]} columns; the file may have been cut off" for count in counts]
+    blocks.complain(rows, what, "Copy or write it again.")
