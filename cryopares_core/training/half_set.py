@@ -22,7 +22,8 @@ from cryopares_core.model.storage import ModelCard, copy_weights, read_weights, 
 from cryopares_core.particles.batches import PreparedDataset, make_loader
 from cryopares_core.particles.preprocess import PreprocessSettings, network_mask
 from cryopares_core.particles.table import ParticleTable
-from cryopares_core.training.callbacks import AtomicCheckpointIO, BestModel, MetricsFile, PhaseClock, Progress, read_metrics
+from cryopares_core.plots.readers import read_metrics
+from cryopares_core.training.callbacks import AtomicCheckpointIO, BestModel, MetricsFile, PhaseClock, Progress
 from cryopares_core.training.module import PoseTraining
 from cryopares_core.training.phases import Phases
 
