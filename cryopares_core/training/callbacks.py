@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from cryopares_core.errors import UserError
 from cryopares_core.files import atomic_path, write_text
+from cryopares_core.plots.readers import read_metrics
 from cryopares_core.training.phases import Phases, format_seconds
 
 logger = logging.getLogger(__name__)
@@ -100,17 +101,6 @@ class MetricsFile(lightning.Callback):
         line = _current_metrics(trainer) | {"seconds": round(time.perf_counter() - self.started, 1)}
         with open(self.path, "a", encoding="utf-8") as handle:
             handle.write(json.dumps(line) + "\n")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The epochs of a `metrics.jsonl`, oldest first; a last line that was cut off is left out."""
-    epochs = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            epochs.append(json.loads(line))
-        except ValueError:
-            break
-    return epochs
 
 
 class Progress(lightning.Callback):

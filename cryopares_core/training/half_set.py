@@ -22,9 +22,11 @@ from cryopares_core.model.storage import ModelCard, copy_weights, read_weights, 
 from cryopares_core.particles.batches import PreparedDataset, make_loader
 from cryopares_core.particles.preprocess import PreprocessSettings, network_mask
 from cryopares_core.particles.table import ParticleTable
-from cryopares_core.training.callbacks import AtomicCheckpointIO, BestModel, MetricsFile, PhaseClock, Progress, read_metrics
+from cryopares_core.plots.readers import read_metrics
+from cryopares_core.training.callbacks import AtomicCheckpointIO, BestModel, MetricsFile, PhaseClock, Progress
 from cryopares_core.training.module import PoseTraining
 from cryopares_core.training.phases import Phases
+from cryopares_core.training.records import ValidationRecords
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ def train_half_set(plan: Plan, half: HalfSet, resume: bool) -> HalfSetResult:
         _write_splits(plan, half)
         network = _network(plan, half)
         module = _module(plan, network)
-        trainer = _trainer(plan, half, network)
+        trainer = _trainer(plan, half, module)
         loaders = _loaders(plan, half)
     with plan.phases("training steps"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning|torch\.utils\.data")
@@ -135,13 +137,19 @@ def _loaders(plan: Plan, half: HalfSet) -> tuple[Any, Any]:
     )
 
 
-def _trainer(plan: Plan, half: HalfSet, network: PoseNetwork) -> lightning.Trainer:
+def _trainer(plan: Plan, half: HalfSet, module: PoseTraining) -> lightning.Trainer:
     arguments, train = plan.arguments, plan.config.train
     folder = half.folder / "checkpoints"
     best = ModelCheckpoint(folder, filename="best", monitor="val_loss", enable_version_counter=False)
     last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-    model = BestModel(half.folder, lambda metrics: save_model(half.folder, _card(plan, half, metrics, metrics["epoch"]), network))
-    callbacks = [model, MetricsFile(half.folder / "metrics.jsonl"), Progress(half.name), PhaseClock(plan.phases), best, last]
+    callbacks = [
+        _best_model(plan, half, module),
+        MetricsFile(half.folder / "metrics.jsonl"),
+        Progress(half.name),
+        PhaseClock(plan.phases),
+        best,
+        last,
+    ]
     return lightning.Trainer(
         accelerator="gpu" if plan.device.type == "cuda" else "cpu",
         devices=1,
@@ -158,6 +166,18 @@ def _trainer(plan: Plan, half: HalfSet, network: PoseNetwork) -> lightning.Train
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+
+
+def _best_model(plan: Plan, half: HalfSet, module: PoseTraining) -> BestModel:
+    """Keeps the best epoch: the model, and what it found for the particles held out."""
+    names = plan.table.particles["rlnImageName"].iloc[half.val_ids].tolist()
+    records = ValidationRecords(half.folder, plan.table.eulers_deg[half.train_ids], plan.table.eulers_deg[half.val_ids], names)
+
+    def save(metrics: dict[str, Any]) -> None:
+        save_model(half.folder, _card(plan, half, metrics, metrics["epoch"]), module.network)
+        records.write(module.validated)
+
+    return BestModel(half.folder, save)
 
 
 def _precision(name: str, device: torch.device) -> Any:
