@@ -47,8 +47,9 @@ def _properties(particles: Any, needs_ctf: bool) -> List[str]:
         )
     if not particles.getSamplingRate():
         found.append("The particles have no sampling rate. Import or extract them again with their Å/px.")
+    # The size is not known where the first stack was not there when the set was made; its absence is told then.
     x, y = (particles.getDim() or (0, 0))[:2]
-    if not x or x != y:
+    if x != y:
         found.append(f"The pictures are {x} x {y} px. Extract square ones.")
     return found
 

@@ -61,7 +61,8 @@ def _group(particles: Any, key: Key) -> Dict[str, str]:
             "amplitude contrast."
         )
     group["rlnImagePixelSize"] = f"{particles.getSamplingRate():.6f}"
-    group["rlnImageSize"] = str(particles.getXDim())
+    if particles.getXDim():
+        group["rlnImageSize"] = str(particles.getXDim())
     group["rlnImageDimensionality"] = "2"
     return group
 

@@ -20,9 +20,10 @@ def read_matrices(texts: Sequence[Optional[str]]) -> np.ndarray:
 
 def are_poses(matrices: np.ndarray) -> np.ndarray:
     """`(n,)` whether each matrix `(n, 4, 4)` is a rotation and a shift: not missing, mirrored or scaled."""
-    turns = matrices[:, :3, :3]
+    known = np.isfinite(matrices).all(axis=(1, 2))
+    turns = np.where(known[:, None, None], matrices[:, :3, :3], 0.0)
     away = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-    return (away < TOLERANCE) & (np.linalg.det(turns) > 0) & np.isfinite(matrices).all(axis=(1, 2))
+    return (away < TOLERANCE) & (np.linalg.det(turns) > 0)
 
 
 def angles_and_shifts(matrices: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
