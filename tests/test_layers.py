@@ -83,7 +83,9 @@ def test_imports_go_one_way(path: Path) -> None:
 
 @pytest.mark.parametrize("path", LIGHT_FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_light_files_import_nothing_heavy(path: Path) -> None:
-    assert not {name.split(".")[0] for name in imported(at_import_time(parse(path)))} & HEAVY
+    # Scipion itself imports these two before any plugin.
+    forbidden = HEAVY - {"numpy", "mrcfile"} if path in PLUGIN_FILES else HEAVY
+    assert not {name.split(".")[0] for name in imported(at_import_time(parse(path)))} & forbidden
 
 
 @pytest.mark.parametrize("path", PLOT_FILES, ids=lambda path: str(path.relative_to(ROOT)))
