@@ -8,7 +8,7 @@ import numpy as np
 from cryopares_core.errors import UserError
 from cryopares_plugin.convert.columns import MATRIX
 from cryopares_plugin.convert.halves import half_set_label
-from cryopares_plugin.convert.optics import GROUP, INFO, MICROSCOPE, relions_groups
+from cryopares_plugin.convert.optics import GROUP, INFO, MICROSCOPE, microscope_of, relions_groups
 from cryopares_plugin.convert.pictures import PICTURES, contrast
 from cryopares_plugin.convert.poses import are_poses, read_matrices
 from cryopares_plugin.convert.rows import ParticleRows
@@ -88,9 +88,8 @@ def _missing_files(files: Any, project_path: str) -> List[str]:
 
 
 def _microscope(particles: Any, block: Any) -> List[str]:
-    acquisition = particles.getAcquisition()
-    of_set = (acquisition.getVoltage(), acquisition.getSphericalAberration(), acquisition.getAmplitudeContrast())
-    if acquisition.opticsGroupInfo.get() or block[INFO][0] or None not in of_set:
+    of_set = microscope_of(particles)
+    if particles.getAcquisition().opticsGroupInfo.get() or block[INFO][0] or None not in of_set:
         return []
     missing = [
         name
@@ -153,8 +152,8 @@ def _views(rows: ParticleRows) -> List[str]:
 
 def _groups(particles: Any, rows: ParticleRows) -> List[str]:
     """RELION's particles of several optics groups lose their group when Scipion imports them."""
-    info = particles.getAcquisition().opticsGroupInfo.get() or ""
-    microscopes = {tuple(group.get(name) for name in MICROSCOPE.values()) for group in relions_groups(info)}
+    groups = relions_groups(particles.getAcquisition().opticsGroupInfo.get())
+    microscopes = {tuple(group.get(name) for name in MICROSCOPE.values()) for group in groups}
     if len(microscopes) < 2 or rows.has(GROUP):
         return []
     return [

@@ -1,6 +1,6 @@
 """The items of a Scipion set as columns, block by block, straight from its SQLite file.
 
-Making a Scipion object of each row costs fifteen times as much as reading it, so rows are taken as they are. A set's file has a
+Making a Scipion object of each row costs five times as much as reading it, so rows are taken as they are. A set's file has a
 table `Classes` that names the column of each attribute (`_ctfModel._defocusU`), and a table `Objects` with one row an item.
 """
 

@@ -1,5 +1,6 @@
 """A Scipion `SetOfParticles` with projection alignment as a RELION STAR file, block by block."""
 
+import logging
 import os
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, TextIO
@@ -10,6 +11,8 @@ from cryopares_plugin.convert.optics import optics_table
 from cryopares_plugin.convert.rows import ParticleRows
 from cryopares_plugin.convert.stacks import convert_stack, file_of, is_mrc
 from cryopares_plugin.convert.star import lines, optics_block, table_head
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 10_000  # particles: about 40 MB of rows at most
 
@@ -29,7 +32,7 @@ class Conversion(NamedTuple):
     def __str__(self) -> str:
         parts = [f"{self.particles:,} particles in {self.optics_groups} optics group{'s' if self.optics_groups > 1 else ''}"]
         if self.disabled:
-            parts.append(f"{self.disabled:,} disabled ones left out")
+            parts.append(f"{self.disabled:,} disabled left out")
         if self.halves_drawn:
             parts.append(f"half sets of {self.halves_drawn:,} drawn at random")
         if self.stacks_converted:
@@ -120,5 +123,6 @@ class Stacks:
         base = os.path.splitext(os.path.basename(name))[0]
         target = os.path.join(self._folder, f"{self.converted:05d}_{base}.mrcs")
         if not os.path.exists(target):
+            logger.info("Rewriting %s as %s: the core reads MRC only", name, target)
             convert_stack(os.path.join(self._project_path, name), target, self._sampling_rate)
         return os.path.relpath(target, self._project_path)
