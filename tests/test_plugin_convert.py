@@ -424,8 +424,21 @@ def test_the_form_warns_of_what_is_hardly_meant(truth: ParticleTable, tmp_path: 
     assert not any("half sets" in warning for warning in particle_warnings(particles, half_sets=False))
 
 
-def test_a_set_whose_file_is_gone_is_told(truth: ParticleTable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [0, 20_000, None])
+def test_a_set_whose_file_is_gone_or_damaged_is_told(truth: ParticleTable, tmp_path: Path, left: "int | None") -> None:
     particles = new_set(tmp_path / "p.sqlite", truth)
-    (tmp_path / "p.sqlite").rename(tmp_path / "moved.sqlite")
+    whole = (tmp_path / "p.sqlite").read_bytes()
+    (tmp_path / "p.sqlite").unlink()
+    if left is not None:
+        (tmp_path / "p.sqlite").write_bytes(whole[:left])
     with pytest.raises(UserError, match=r"p\.sqlite: the particles' own file cannot be read"):
+        write_particles(particles, str(tmp_path / "input.star"))
+
+
+def test_what_cannot_be_written_is_told(truth: ParticleTable, tmp_path: Path) -> None:
+    particles = new_set(tmp_path / "p.sqlite", truth)
+    with pytest.raises(UserError, match="cannot be written .No such file"):
+        write_particles(particles, str(tmp_path / "nowhere" / "input.star"))
+    particles.setAlignment("2D")
+    with pytest.raises(UserError, match="aligned in 2D only"):
         write_particles(particles, str(tmp_path / "input.star"))

@@ -32,10 +32,11 @@ def particle_problems(particles: Any, needs_ctf: bool = True, project_path: str 
     """Why a set cannot be trained on, each with what to do; empty when it can, as far as its first rows tell."""
     if particles is None or particles.isEmpty():
         return ["The set has no particles. Choose another one."]
-    return [*_properties(particles, needs_ctf), *_first_rows(particles, project_path)]
+    return [*set_problems(particles, needs_ctf), *_first_rows(particles, project_path)]
 
 
-def _properties(particles: Any, needs_ctf: bool) -> List[str]:
+def set_problems(particles: Any, needs_ctf: bool) -> List[str]:
+    """The problems that the set's properties tell, without a look at its particles."""
     found = []
     if not particles.hasAlignmentProj():
         unaligned = f"The particles have no projection directions to learn. Give those of {ALIGNED_BY}."

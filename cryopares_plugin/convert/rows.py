@@ -6,7 +6,7 @@ table `Classes` that names the column of each attribute (`_ctfModel._defocusU`),
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 from urllib.parse import quote
 
@@ -63,7 +63,7 @@ class ParticleRows:
     def blocks(self, labels: Sequence[str], size: int) -> Iterator[Block]:
         """All enabled items by rising id, at most `size` at once, as one tuple of values for each label."""
         query = f"SELECT {self._select(labels)} FROM {self._objects} WHERE enabled ORDER BY id"
-        with closing(self._open()) as connection:
+        with self._connection() as connection:
             cursor = connection.execute(query)
             while True:
                 rows = cursor.fetchmany(size)
@@ -79,17 +79,18 @@ class ParticleRows:
         return ", ".join(self._columns.get(label, "NULL") for label in labels)
 
     def _fetch(self, query: str) -> List[Tuple[Any, ...]]:
-        with closing(self._open()) as connection:
+        with self._connection() as connection:
             return connection.execute(query).fetchall()
 
-    def _open(self) -> sqlite3.Connection:
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
         """A connection of our own, for reading only: the set's own cursor stays where it is."""
         try:
-            connection = sqlite3.connect(f"file:{quote(os.path.abspath(self.path))}?mode=ro", uri=True, timeout=60)
-            connection.execute(f"SELECT 1 FROM {self._classes}")
+            address = f"file:{quote(os.path.abspath(self.path))}?mode=ro"
+            with closing(sqlite3.connect(address, uri=True, timeout=60)) as connection:
+                yield connection
         except sqlite3.Error as error:
             raise UserError(
                 f"{self.path}: the particles' own file cannot be read ({error}). Is their protocol still running, or was its "
                 "folder removed? Run it again, or choose other particles."
             ) from error
-        return connection

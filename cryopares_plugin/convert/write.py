@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, TextIO
 
 from cryopares_core.errors import UserError
+from cryopares_plugin.convert.check import set_problems
 from cryopares_plugin.convert.columns import ParticleColumns
 from cryopares_plugin.convert.optics import optics_table
 from cryopares_plugin.convert.rows import ParticleRows
@@ -64,12 +65,14 @@ def write_particles(
 
     Raises
     ------
-    UserError : poses are missing or are no rotations, the microscope is not known, a file cannot be read, no particle is enabled.
+    UserError : poses are missing or are no rotations, the microscope or the sampling rate is not known, no particle is enabled, a
+        file cannot be read or written.
     """
+    problems = set_problems(particles, needs_ctf=False)
     rows = ParticleRows(particles, project_path)
     count = rows.count()
-    if not count:
-        raise UserError(f"{rows.path}: no particle is enabled. Choose a set with particles.")
+    if problems or not count:
+        raise UserError(problems or f"{rows.path}: no particle is enabled. Choose a set with particles.")
     stacks = Stacks(particles.getSamplingRate(), project_path, os.path.join(os.path.dirname(star_path), "stacks"))
     optics = optics_table(particles, rows)
     columns = ParticleColumns(rows, optics, particles.getSamplingRate(), stacks.name, half_sets, seed)
@@ -97,6 +100,8 @@ def _appearing(path: str) -> Iterator[TextIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}). Make room there, or mend the folder's rights.") from error
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
