@@ -437,7 +437,7 @@ def test_a_set_whose_file_is_gone_or_damaged_is_told(truth: ParticleTable, tmp_p
 
 def test_what_cannot_be_written_is_told(truth: ParticleTable, tmp_path: Path) -> None:
     particles = new_set(tmp_path / "p.sqlite", truth)
-    with pytest.raises(UserError, match="cannot be written .No such file"):
+    with pytest.raises(UserError, match="cannot be written"):
         write_particles(particles, str(tmp_path / "nowhere" / "input.star"))
     particles.setAlignment("2D")
     with pytest.raises(UserError, match="aligned in 2D only"):
