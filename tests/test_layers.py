@@ -10,16 +10,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # A layer may import itself and those before it; errors and files are one.
-LAYERS = ["errors", "files", "config", "geometry", "particles", "model", "training", "volumes", "inference", "commands"]
+LAYERS = ["errors", "files", "progress", "config", "plots", "geometry", "particles", "model", "training", "volumes"]
+LAYERS += ["inference", "commands"]
 RANK = {name: max(rank, 1) for rank, name in enumerate(LAYERS)}
 HEAVY = {"torch", "numpy", "pandas", "scipy", "lightning", "matplotlib", "healpy", "starfile", "mrcfile"}
 LIGHT_FILES = [
     ROOT / "cryopares_core" / "__init__.py",
     ROOT / "cryopares_core" / "errors.py",
+    ROOT / "cryopares_core" / "progress.py",
     *(ROOT / "cryopares_core" / "config").rglob("*.py"),
     *(ROOT / "cryopares_core" / "commands").rglob("*.py"),
     *(ROOT / "cryopares_plugin").rglob("*.py"),
 ]
+# Pictures of a run are drawn in Scipion's environment too: numpy, and matplotlib when something is drawn.
+PLOT_FILES = sorted((ROOT / "cryopares_core" / "plots").rglob("*.py"))
 CORE_FILES = sorted((ROOT / "cryopares_core").rglob("*.py"))
 PLUGIN_FILES = sorted((ROOT / "cryopares_plugin").rglob("*.py"))
 
@@ -86,7 +90,13 @@ def test_light_files_import_nothing_heavy(path: Path) -> None:
     assert not {name.split(".")[0] for name in imported(at_import_time(parse(path)))} & forbidden
 
 
-@pytest.mark.parametrize("path", LIGHT_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", PLOT_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_pictures_need_only_numpy_and_matplotlib(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imported(ast.walk(parse(path)))} & (HEAVY - {"numpy", "matplotlib"})
+    assert not {name.split(".")[0] for name in imported(at_import_time(parse(path)))} & (HEAVY - {"numpy"})
+
+
+@pytest.mark.parametrize("path", [*LIGHT_FILES, *PLOT_FILES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_light_files_are_python_38(path: Path) -> None:
     ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
 
@@ -94,7 +104,8 @@ def test_light_files_are_python_38(path: Path) -> None:
 @pytest.mark.parametrize("path", PLUGIN_FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_plugin_knows_only_the_light_core(path: Path) -> None:
     names = {name for name in imported(ast.walk(parse(path))) if name.startswith("cryopares_core")}
-    allowed = ("cryopares_core.config", "cryopares_core.errors", "cryopares_core.__version__")
+    light = ("config", "plots", "errors", "progress", "__version__")
+    allowed = tuple(f"cryopares_core.{name}" for name in light)
     assert all(name.startswith(allowed) for name in names)
     assert not any(isinstance(node, ast.Assert) for node in ast.walk(parse(path))), "-O strips assert"
 

@@ -80,18 +80,28 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), **more}
 
 
-def test_plugin_command_lines() -> None:
+@pytest.mark.parametrize(
+    "hidden, named, expected",
+    [
+        ("", ". /c/bin/activate", "{python} -m m"),
+        ("torch", ". /c/bin/activate;", ". /c/bin/activate && python -m m"),
+        ("torch", "", "None"),
+    ],
+)
+def test_the_core_runs_here_or_where_the_user_says(tmp_path: Path, hidden: str, named: str, expected: str) -> None:
     pytest.importorskip("pwem")
-    code = """if True:
+    code = f"""if True:
+        import sys
+        sys.modules[{hidden!r}] = None
         from cryopares_plugin import Plugin
         Plugin._defineVariables()
-        print(Plugin.getProgram("cryopares_train"))"""
-    lines = [
-        run(sys.executable, "-c", code, env=environment(CRYOPARES_ENV_ACTIVATION=value)).stdout
-        for value in ("", ". /c/bin/activate;")
-    ]
-    assert lines[0].strip().endswith(f"{Path(sys.executable).name} -m cryopares_train")
-    assert lines[1].strip() == ". /c/bin/activate && python -m cryopares_train"
+        print(Plugin.getActivation() is not None and Plugin.getProgram("m"), Plugin.validateInstallation())"""
+    variables = environment(CRYOPARES_ENV_ACTIVATION=named, EM_ROOT=str(tmp_path))
+    said = run(sys.executable, "-O", "-c", code, env=variables).stdout.strip().splitlines()[-1]
+    if expected == "None":
+        assert said.startswith("False") and "scipion installb cryopares" in said
+    else:
+        assert said == expected.format(python=sys.executable) + " []"
 
 
 def test_scipion_lists_the_plugin_without_errors(tmp_path: Path, distribution: importlib.metadata.Distribution) -> None:

@@ -211,6 +211,8 @@ def test_a_stopped_run_says_so_and_goes_on(particles, tmp_path, sent, code):
     assert process.returncode == code, output
     assert "Stopped before the end." in output and "Finished" not in output and "Traceback" not in output
     done = len(metrics(tmp_path / "version_0/half1"))
+    _, card = load_model(tmp_path / "version_0/half1")  # that of the best epoch so far
+    assert 1 <= card.training["best"]["epoch"] <= done + 1
     assert main(["--continue_checkpoint_dir", str(tmp_path / "version_0"), "--n_epochs", str(done + 1)]) == 0
     assert [line["epoch"] for line in metrics(tmp_path / "version_0/half1")] == list(range(1, done + 2))
 

@@ -1,12 +1,16 @@
 """What all commands share: messages on the terminal, errors without tracebacks, exit codes."""
 
 import logging
+import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any, Callable
 
 from cryopares_core.errors import UserError
 
+# A program that starts our commands, such as the plugin, names a file here and finds the message of an error in it.
+ERROR_FILE = "CRYOPARES_ERROR_FILE"
 INTERRUPTED = 130
 TERMINATED = 143
 
@@ -41,7 +45,11 @@ def run(body: Callable[[], None]) -> int:
 
 def _tell(error: UserError) -> int:
     heading = "Error: " if len(error.problems) == 1 else f"{len(error.problems)} errors:\n  - "
-    sys.stderr.write(heading + "\n  - ".join(error.problems) + "\n")
+    text = heading + "\n  - ".join(error.problems) + "\n"
+    sys.stderr.write(text)
+    if ERROR_FILE in os.environ:
+        with suppress(OSError), open(os.environ[ERROR_FILE], "w", encoding="utf-8") as file:
+            file.write(text)
     return error.exit_code
 
 

@@ -70,3 +70,21 @@ def healpix_directions(order: int) -> Tensor:
     """Unit vectors xyz `(12 * 4^order, 3)`, float64."""
     nside = 2**order
     return torch.from_numpy(np.stack(healpy.pix2vec(nside, np.arange(12 * nside**2)), axis=-1))
+
+
+def healpix_centres_degs(order: int) -> np.ndarray:
+    """Rot in (-180, 180] and tilt of the pixels' centres, `(12 * 4^order, 2)` degrees, in ring order."""
+    tilt, rot = healpy.pix2ang(2**order, np.arange(12 * 4**order))
+    rot_degs = np.degrees(rot)
+    return np.stack((np.where(rot_degs > 180, rot_degs - 360, rot_degs), np.degrees(tilt)), axis=-1)
+
+
+def healpix_pixels(order: int, eulers_degs: np.ndarray) -> np.ndarray:
+    """The pixel, in ring order, that each view direction falls in: `(n, 3)` rot, tilt, psi in degrees to `(n,)`."""
+    return healpy.vec2pix(2**order, *_directions(eulers_degs))
+
+
+def _directions(eulers_degs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit vectors; a tilt beyond 0 to 180 is as good as one within."""
+    rot, tilt = np.radians(eulers_degs[:, 0]), np.radians(eulers_degs[:, 1])
+    return np.sin(tilt) * np.cos(rot), np.sin(tilt) * np.sin(rot), np.cos(tilt)

@@ -57,6 +57,11 @@ def save_model(folder: Path, card: ModelCard, network: nn.Module) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with atomic_path(folder / "model.safetensors") as temporary:
         save_file(weights, temporary)
+    save_card(folder, card)
+
+
+def save_card(folder: Path, card: ModelCard) -> None:
+    """Write `model.json` alone, all or nothing."""
     write_text(folder / "model.json", json.dumps(asdict(card), indent=2) + "\n")
 
 

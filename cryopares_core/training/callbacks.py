@@ -6,19 +6,41 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from cryopares_core.errors import UserError
 from cryopares_core.files import atomic_path, write_text
-from cryopares_core.training.phases import Phases, format_seconds
+from cryopares_core.plots.readers import read_metrics
+from cryopares_core.progress import format_seconds
+from cryopares_core.training.phases import Phases
 
 logger = logging.getLogger(__name__)
 METRICS = ("loss", "val_loss", "geo_degs", "val_geo_degs", "val_median_geo_degs", "val_share_under_5_degs", "lr")
+
+
+@contextmanager
+def _told_in_one_sentence(path: Path) -> Iterator[None]:
+    """A file of a half set's folder that cannot be written ends the run with what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
+        raise UserError(
+            f"{path} could not be written ({' '.join(str(error).split())[:120]}). Is the disk full? Make room, "
+            f"then go on with --continue_checkpoint_dir {_run_folder(path)}; what was saved before is kept."
+        ) from error
+
+
+def _run_folder(path: Path) -> Path:
+    """The version_N above `half1/model.safetensors` or `half1/checkpoints/last.ckpt`."""
+    return path.parents[2] if path.parent.name == "checkpoints" else path.parents[1]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -26,14 +48,41 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with atomic_path(path) as temporary:
-                super().save_checkpoint(checkpoint, temporary, storage_options)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            raise UserError(
-                f"{path}: the checkpoint could not be written ({' '.join(str(error).split())[:120]}). Is the disk full? Make room, "
-                f"then go on with --continue_checkpoint_dir {Path(path).parents[2]}; an earlier one is kept."
-            ) from error
+        with _told_in_one_sentence(Path(path)), atomic_path(path) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
+
+
+class BestModel(lightning.Callback):
+    """Saves the model each time the validation loss is the lowest so far, so that a stopped run leaves its best one.
+
+    Parameters
+    ----------
+    folder : the half set's
+    save : called with the epoch and the metrics of the validation, as they stand in `metrics.jsonl`
+    """
+
+    def __init__(self, folder: Path, save: Callable[[dict[str, Any]], None]):
+        self.folder, self.save, self.lowest = folder, save, float("inf")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lowest": self.lowest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.lowest = state_dict["lowest"]
+
+    def on_validation_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        # The means over the training pictures of this epoch are not there yet.
+        metrics = _current_metrics(trainer, [name for name in METRICS if name.startswith("val_")])
+        if metrics["val_loss"] < self.lowest:
+            self.lowest = metrics["val_loss"]
+            with _told_in_one_sentence(self.folder / "model.safetensors"):
+                self.save(metrics)
+
+
+def _current_metrics(trainer: lightning.Trainer, names: Sequence[str] = METRICS) -> dict[str, Any]:
+    values = trainer.callback_metrics
+    line: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+    return line | {name: float(f"{float(values[name]):.6g}") for name in names if name in values}
 
 
 class MetricsFile(lightning.Callback):
@@ -50,23 +99,9 @@ class MetricsFile(lightning.Callback):
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
-        values = trainer.callback_metrics
-        line: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        line |= {name: float(f"{float(values[name]):.6g}") for name in METRICS if name in values}
-        line["seconds"] = round(time.perf_counter() - self.started, 1)
+        line = _current_metrics(trainer) | {"seconds": round(time.perf_counter() - self.started, 1)}
         with open(self.path, "a", encoding="utf-8") as handle:
             handle.write(json.dumps(line) + "\n")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The epochs of a `metrics.jsonl`, oldest first; a last line that was cut off is left out."""
-    epochs = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            epochs.append(json.loads(line))
-        except ValueError:
-            break
-    return epochs
 
 
 class Progress(lightning.Callback):

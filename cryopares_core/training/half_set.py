@@ -18,13 +18,15 @@ from torch import Tensor
 from cryopares_core.config.schema import Config
 from cryopares_core.errors import UserError
 from cryopares_core.model.network import PoseNetwork
-from cryopares_core.model.storage import ModelCard, copy_weights, read_weights, save_model
+from cryopares_core.model.storage import ModelCard, copy_weights, read_weights, save_card, save_model
 from cryopares_core.particles.batches import PreparedDataset, make_loader
 from cryopares_core.particles.preprocess import PreprocessSettings, network_mask
 from cryopares_core.particles.table import ParticleTable
-from cryopares_core.training.callbacks import AtomicCheckpointIO, MetricsFile, PhaseClock, Progress, read_metrics
+from cryopares_core.plots.readers import read_metrics
+from cryopares_core.training.callbacks import AtomicCheckpointIO, BestModel, MetricsFile, PhaseClock, Progress
 from cryopares_core.training.module import PoseTraining
 from cryopares_core.training.phases import Phases
+from cryopares_core.training.records import ValidationRecords
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ def train_half_set(plan: Plan, half: HalfSet, resume: bool) -> HalfSetResult:
         _write_splits(plan, half)
         network = _network(plan, half)
         module = _module(plan, network)
-        trainer, best = _trainer(plan, half)
+        trainer = _trainer(plan, half, module)
         loaders = _loaders(plan, half)
     with plan.phases("training steps"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning|torch\.utils\.data")
@@ -101,7 +103,7 @@ def train_half_set(plan: Plan, half: HalfSet, resume: bool) -> HalfSetResult:
         except SystemExit as error:  # Lightning turns Ctrl-C into an exit; the command says what happened
             raise KeyboardInterrupt from error
     with plan.phases("saving"):
-        return _save_best(plan, half, network, Path(best.best_model_path))
+        return _result(plan, half)
 
 
 def _network(plan: Plan, half: HalfSet) -> PoseNetwork:
@@ -135,13 +137,20 @@ def _loaders(plan: Plan, half: HalfSet) -> tuple[Any, Any]:
     )
 
 
-def _trainer(plan: Plan, half: HalfSet) -> tuple[lightning.Trainer, ModelCheckpoint]:
+def _trainer(plan: Plan, half: HalfSet, module: PoseTraining) -> lightning.Trainer:
     arguments, train = plan.arguments, plan.config.train
     folder = half.folder / "checkpoints"
     best = ModelCheckpoint(folder, filename="best", monitor="val_loss", enable_version_counter=False)
     last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)
-    callbacks = [MetricsFile(half.folder / "metrics.jsonl"), Progress(half.name), PhaseClock(plan.phases), best, last]
-    trainer = lightning.Trainer(
+    callbacks = [
+        _best_model(plan, half, module),
+        MetricsFile(half.folder / "metrics.jsonl"),
+        Progress(half.name),
+        PhaseClock(plan.phases),
+        best,
+        last,
+    ]
+    return lightning.Trainer(
         accelerator="gpu" if plan.device.type == "cuda" else "cpu",
         devices=1,
         precision=_precision(train.precision, plan.device),
@@ -157,7 +166,18 @@ def _trainer(plan: Plan, half: HalfSet) -> tuple[lightning.Trainer, ModelCheckpo
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    return trainer, best
+
+
+def _best_model(plan: Plan, half: HalfSet, module: PoseTraining) -> BestModel:
+    """Keeps the best epoch: the model, and what it found for the particles held out."""
+    names = plan.table.particles["rlnImageName"].iloc[half.val_ids].tolist()
+    records = ValidationRecords(half.folder, plan.table.eulers_deg[half.train_ids], plan.table.eulers_deg[half.val_ids], names)
+
+    def save(metrics: dict[str, Any]) -> None:
+        save_model(half.folder, _card(plan, half, metrics, metrics["epoch"]), module.network)
+        records.write(module.validated)
+
+    return BestModel(half.folder, save)
 
 
 def _precision(name: str, device: torch.device) -> Any:
@@ -173,21 +193,21 @@ def _write_splits(plan: Plan, half: HalfSet) -> None:
         plan.table.subset(ids).write_star(folder / f"{name}.star")
 
 
-def _save_best(plan: Plan, half: HalfSet, network: PoseNetwork, checkpoint: Path) -> HalfSetResult:
-    """Put the best epoch's weights into the network and write the model with its card."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    weights = {name.removeprefix("network."): tensor for name, tensor in state["state_dict"].items() if name.startswith("network.")}
-    network.load_state_dict(weights)
-    epochs = read_metrics(half.folder / "metrics.jsonl")
-    best = min(epochs, key=lambda line: line.get("val_loss", float("inf")))
-    card = ModelCard(
+def _card(plan: Plan, half: HalfSet, best: dict[str, Any], n_epochs: int) -> ModelCard:
+    return ModelCard(
         symmetry=plan.symmetry,
         sampling_rate_angs=plan.sampling_rate_angs,
         image_size_px=plan.images.shape[-1],
         in_channels=plan.images.shape[1],
         config=asdict(plan.config),
         half_set=half.name,
-        training={"n_train": len(half.train_ids), "n_val": len(half.val_ids), "epochs": len(epochs), "best": best},
+        training={"n_train": len(half.train_ids), "n_val": len(half.val_ids), "epochs": n_epochs, "best": best},
     )
-    save_model(half.folder, card, network)
+
+
+def _result(plan: Plan, half: HalfSet) -> HalfSetResult:
+    """The finished half set; its model's card now counts all epochs."""
+    epochs = read_metrics(half.folder / "metrics.jsonl")
+    best = min(epochs, key=lambda line: line.get("val_loss", float("inf")))
+    save_card(half.folder, _card(plan, half, best, len(epochs)))
     return HalfSetResult(half.name, half.folder, best, epochs)

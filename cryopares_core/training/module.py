@@ -14,6 +14,7 @@ from cryopares_core.geometry.symmetry import point_group
 from cryopares_core.model.network import PoseNetwork
 from cryopares_core.particles.augmentation import Augmenter
 from cryopares_core.particles.batches import Batch
+from cryopares_core.training.records import Validated
 
 WARM_UP_STEPS = 20
 COOL_DOWN_SHARE = 0.25
@@ -28,6 +29,10 @@ class PoseTraining(lightning.LightningModule):
     config : the whole configuration tree
     symmetry : the point group under which errors are the smallest
     mask : `(n, n)` soft circular mask, laid on each picture after augmentation
+
+    Attributes
+    ----------
+    validated : poses and errors of the last validation
     """
 
     mask: Tensor
@@ -39,7 +44,8 @@ class PoseTraining(lightning.LightningModule):
         self.augmenter = Augmenter(config.datamanager.augmenter)
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("group", point_group(symmetry).matrices.float(), persistent=False)
-        self.val_errors: list[Tensor] = []
+        self._found: list[Validated] = []
+        self.validated = Validated(torch.empty(0, 3, 3), torch.empty(0))
         self.total_steps = 1
 
     def on_train_start(self) -> None:
@@ -50,7 +56,7 @@ class PoseTraining(lightning.LightningModule):
         if self.data_settings.augment_train:
             copies = self.data_settings.num_augmented_copies_per_batch
             images, eulers_degs = self.augmenter(images.repeat(copies, 1, 1, 1), eulers_degs.repeat(copies, 1))
-        loss, error = self._loss_and_error(images, eulers_degs, newton_steps=2)
+        loss, found = self._loss_and_poses(images, eulers_degs, newton_steps=2)
         if not bool(torch.isfinite(loss)):
             raise UserError(
                 f"The loss is not a number after {self.global_step} steps: training has diverged. The checkpoints of earlier "
@@ -59,30 +65,31 @@ class PoseTraining(lightning.LightningModule):
             )
         self.log("loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(images))
         self.log("lr", self._learning_rates()[0] * self._ramp(), on_step=False, on_epoch=True, batch_size=len(images))
-        self.log("geo_degs", error.mean(), on_step=False, on_epoch=True, batch_size=len(images))
+        self.log("geo_degs", found.error_degs.mean(), on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        loss, error = self._loss_and_error(batch.images.float(), batch.eulers_degs, newton_steps=4)
+        loss, found = self._loss_and_poses(batch.images.float(), batch.eulers_degs, newton_steps=4)
         self.log("val_loss", loss, on_epoch=True, batch_size=len(batch))
-        self.val_errors.append(error)
+        self._found.append(found)
 
     def on_validation_epoch_end(self) -> None:
-        errors = torch.cat(self.val_errors)
-        self.val_errors.clear()
+        errors = torch.cat([found.error_degs for found in self._found])
+        self.validated = Validated(torch.cat([found.poses for found in self._found]), errors)
+        self._found.clear()
         self.log("val_geo_degs", errors.mean())
         self.log("val_median_geo_degs", errors.median())
         self.log("val_share_under_5_degs", (errors < 5).float().mean())
 
-    def _loss_and_error(self, images: Tensor, eulers_degs: Tensor, newton_steps: int) -> tuple[Tensor, Tensor]:
-        """The mean loss and each picture's angular error in degrees."""
+    def _loss_and_poses(self, images: Tensor, eulers_degs: Tensor, newton_steps: int) -> tuple[Tensor, Validated]:
+        """The mean loss, and each picture's predicted pose and its error."""
         coefficients = self.network(images * self.mask)
         density = self.network.density
         with torch.autocast(images.device.type, enabled=False):
             values = density.grid_values(coefficients)
             loss = density.loss(coefficients, values, eulers_degs).mean()
             poses = density.poses(coefficients.detach(), values.detach(), newton_steps)
-            return loss, pose_error_degs(poses, euler_degs_to_matrix(eulers_degs), self.group)
+            return loss, Validated(poses, pose_error_degs(poses, euler_degs_to_matrix(eulers_degs), self.group))
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(

@@ -26,10 +26,10 @@ from cryopares_core.particles.prepare import complete_settings, prepare_particle
 from cryopares_core.particles.preprocess import PreprocessSettings
 from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.progress import Countdown
 from cryopares_core.training.curves import draw_learning_curves
 from cryopares_core.training.half_set import HalfSet, HalfSetResult, Plan, train_half_set
 from cryopares_core.training.phases import Phases
-from cryopares_core.training.progress import Countdown
 
 logger = logging.getLogger(__name__)
 SMALLEST_PICTURE_PX = 16
