@@ -104,7 +104,8 @@ def overrides(protocol: Any, fields: List[Field], free_text: str = "") -> List[s
     words = []
     for field in fields:
         value = form_value(protocol, field.name, field.leaf)
-        if value != field.leaf.default:
+        # What is out of range is told by the field itself.
+        if value != field.leaf.default and field.leaf.allows(value):
             words.append(f"{field.leaf.name}={'null' if value is None else value}")
     return words + free_text.split()
 

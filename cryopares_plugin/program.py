@@ -26,7 +26,8 @@ def program(module: str, activation: str, variables: Optional[Dict[str, str]] = 
     exports = "".join(f"export {name}={value}; " for name, value in (variables or {}).items())
     if not activation:
         return f"{exports}{shlex.quote(sys.executable)} -m {module}"
-    return f"{exports}{activation} && python -m {module}"
+    # Scipion's own packages would come before those of the other environment.
+    return f"{exports}unset PYTHONPATH PYTHONHOME; {activation} && python -m {module}"
 
 
 def joined(words: List[str]) -> str:

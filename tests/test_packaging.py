@@ -84,7 +84,7 @@ def environment(**more: str) -> dict[str, str]:
     "hidden, named, expected",
     [
         ("", ". /c/bin/activate", "{python} -m m"),
-        ("torch", ". /c/bin/activate;", ". /c/bin/activate && python -m m"),
+        ("torch", ". /c/bin/activate;", "unset PYTHONPATH PYTHONHOME; . /c/bin/activate && python -m m"),
         ("torch", "", "None"),
     ],
 )
