@@ -70,9 +70,8 @@ class TestCryopares(BaseTest):
 
     def _check(self, protocol, half_sets, epochs):
         """The output is complete and its files are there."""
-        model = getattr(protocol, "outputModel", None)
-        if model is None:
-            self.fail(protocol.getErrorMessage())
+        self.assertTrue(hasattr(protocol, "outputModel"), protocol.getErrorMessage())
+        model = protocol.outputModel
         self.assertEqual(model.getHalfSets(), half_sets)
         self.assertEqual(model._epochs.get(), epochs)
         self.assertEqual((model.getBoxSize(), model.getSymmetry()), (32, "C1"))
