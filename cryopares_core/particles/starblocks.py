@@ -149,7 +149,8 @@ def _particle_block(path: Path, frames: dict[str, pd.DataFrame]) -> str:
 
 def _is_tomographic(frame: pd.DataFrame, column: str) -> bool:
     if column in DEPTH_COLUMNS:
-        return bool((pd.to_numeric(frame[column], errors="coerce") != 0).any())
+        depths = frame.loc[:, [column]].apply(pd.to_numeric, errors="coerce")
+        return bool((depths != 0).any(axis=None))
     return column in SUBTOMOGRAM_COLUMNS
 
 
