@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 SETTLE_MS = 150
-LONGEST_WAIT_S = 120.0
+LONGEST_WAIT_S = 90.0
 Scenario = Iterator[Callable[[], Any] | None]
 
 
@@ -90,8 +90,8 @@ class Driver:
 
     def replace_text(self, entry: Any, text: str) -> None:
         """Type into a text field, in place of what stands there."""
-        self.click(entry, times=3)
-        _xdotool("key", "ctrl+a")
+        self.click(entry)
+        _xdotool("key", "ctrl+slash")  # selects all of it
         _xdotool("type", "--delay", "20", text)
 
 
