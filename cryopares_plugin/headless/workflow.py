@@ -93,7 +93,10 @@ def find_loaded(project: Project, entries: List[Entry]) -> Dict[str, Any]:
 
 def load(project: Project, path: str, entries: List[Entry]) -> Dict[str, Any]:
     """Loads the workflow into the project, notes it in the project's record, and returns the runs by id in the workflow."""
-    runs = project.loadProtocols(path)
+    try:
+        runs = project.loadProtocols(path)
+    except Exception as error:  # whatever a plugin stumbles over in its part of the file
+        raise UserError(f"{path}: Scipion cannot load it ({type(error).__name__}: {error}); export it again.") from None
     for entry in entries:  # Scipion drops the names that the user gave
         run = runs[entry["object.id"]]
         run.setObjLabel(entry.get("object.label") or run.getObjLabel())
