@@ -9,6 +9,7 @@ from typing import Any, Dict, TextIO
 
 EVERY = 30.0  # seconds between lines where they are not written over
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+COMMAND = ("export ", "/", ". ")  # command lines, which Scipion logs too
 TIME_STAMP = re.compile(r"^(\S+ )?\d{4}-\d\d-\d\d[ T][\d:,.]+\s+")  # date and time that Scipion puts before its own lines
 
 
@@ -68,8 +69,9 @@ def _epoch(metrics: Dict[str, Any]) -> str:
 
 def last_line(run: Any) -> str:
     """The last that a run wrote into its log."""
-    lines = _tail(run.getStdoutLog())
-    return TIME_STAMP.sub("", lines[-1]) if lines else ""
+    lines = [TIME_STAMP.sub("", line) for line in _tail(run.getStdoutLog())]
+    said = [line for line in lines if not line.startswith(COMMAND)]
+    return said[-1] if said else ""
 
 
 def _tail(path: str, size: int = 4096) -> list:

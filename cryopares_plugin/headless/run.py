@@ -90,6 +90,8 @@ def _validation(run: Any) -> List[str]:
 
 
 def _one_sentence(text: str) -> str:
+    if "Traceback" in text:  # a plugin's own check broke down; Scipion hands on all of it
+        text = text.strip().splitlines()[-1]
     return " ".join(str(text).replace("*", "").split()).rstrip(".") + "."
 
 
@@ -114,13 +116,14 @@ def run_all(project: Any, ids: List[int], progress: Progress, stop: StopRequest)
 
 
 def _run_one(project: Any, run: Any, head: str, progress: Progress, stop: StopRequest) -> None:
-    if run.isActive():
-        progress.tell(f"{head}: is running already; waiting for it")
-    else:
-        progress.tell(f"{head}: {'goes on' if run.isFailed() or run.isAborted() else 'starts'}")
-        _launch(project, run)
     try:
-        _watch(project, run, progress, stop)
+        if run.isActive():
+            progress.tell(f"{head}: is running already; waiting for it")
+            _watch(project, run, progress, stop)
+        if not run.isFinished():
+            progress.tell(f"{head}: {'goes on' if run.isFailed() or run.isAborted() else 'starts'}")
+            _launch(project, run)
+            _watch(project, run, progress, stop)
     except Stopped:
         _stop(project, run)
         progress.tell(f"{head}: stopped; the same command goes on from here")

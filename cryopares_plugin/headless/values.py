@@ -18,7 +18,7 @@ def convert(param: Any, text: str) -> Any:
     value = _typed(param, text)
     wrong = param.validate(value)
     if wrong:
-        raise UserError(f"'{text}' {' and '.join(str(message).strip(' .') for message in wrong)}.")
+        raise UserError(f"{param.label.get()} {' and '.join(str(message).strip(' .') for message in wrong)}.")
     return value
 
 
