@@ -1,5 +1,6 @@
 """The names that a user types, the versions, and the plugin inside a real Scipion."""
 
+import importlib
 import importlib.metadata
 import os
 import re
@@ -44,6 +45,13 @@ def test_entry_points(distribution: importlib.metadata.Distribution) -> None:
     assert points["pyworkflow.plugin", "cryopares_plugin"].value == "cryopares_plugin"
     for name in ("cryopares_train", "cryopares_simulate"):
         assert callable(points["console_scripts", name].load())
+
+
+def test_scipions_installer_finds_the_plugin(distribution: importlib.metadata.Distribution) -> None:
+    """It takes the first name of the distribution for the plugin's module."""
+    pytest.importorskip("pwem")
+    first = (distribution.read_text("top_level.txt") or "").split()[0]
+    assert first == "cryopares" and issubclass(importlib.import_module(first).Plugin, importlib.import_module("pwem").Plugin)
 
 
 def test_base_installation_is_light(distribution: importlib.metadata.Distribution) -> None:

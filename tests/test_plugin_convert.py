@@ -130,9 +130,16 @@ def test_poses_ctf_and_half_sets_come_through(truth: ParticleTable, tmp_path: Pa
     assert sorted(found.optics["rlnVoltage"].astype(float)) == [200.0, 300.0]
 
 
-def test_relions_reader_then_our_writer(project: Path, truth: ParticleTable, tmp_path: Path) -> None:
-    """RELION's file into Scipion by scipion-em-relion, out by us, group by group since its reader drops the group."""
+def test_relions_reader_then_our_writer(
+    project: Path, truth: ParticleTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RELION's file into Scipion by scipion-em-relion, out by us; group by group, since its reader drops the group."""
     relion = pytest.importorskip("relion.convert", reason="scipion-em-relion is not installed")
+    monkeypatch.chdir(project)
+    both = SetOfParticles(filename=str(tmp_path / "both.sqlite"))
+    relion.readSetOfParticles("particles.star", both, alignType=ALIGN_PROJ)
+    both.write()
+    assert any("2 different microscopes" in warning for warning in particle_warnings(both, project_path=str(project)))
     groups = truth.particles["rlnOpticsGroup"].astype(int).to_numpy()
     for group in (1, 2):
         part = truth.subset(np.flatnonzero(groups == group))
@@ -159,7 +166,32 @@ def test_agrees_with_relions_writer(truth: ParticleTable, tmp_path: Path) -> Non
     relions = read_particles(tmp_path / "relions.star")[0]
     assert_same(ours, relions)
     assert (ours.half_set == relions.half_set).all()
-    assert set(relions.particles) - set(ours.particles) == {"rlnCtfAstigmatism"}
+    without_values = {"rlnCtfAstigmatism", "rlnCtfFigureOfMerit", "rlnCtfMaxResolution"}
+    assert set(relions.particles) - set(ours.particles) == without_values
+
+
+def test_relions_reader_reads_what_we_write(truth: ParticleTable, tmp_path: Path) -> None:
+    """Scipion to STAR by us, to Scipion by scipion-em-relion, to STAR by us: the same, with the ids."""
+    relion = pytest.importorskip("relion.convert", reason="scipion-em-relion is not installed")
+    part = truth.subset(np.flatnonzero(truth.ctf.voltage_kv == 200.0))
+    first = convert(new_set(tmp_path / "p.sqlite", part), tmp_path)
+    back = SetOfParticles(filename=str(tmp_path / "back.sqlite"))
+    relion.readSetOfParticles(str(tmp_path / "input.star"), back, alignType=ALIGN_PROJ)
+    back.write()
+    assert_same(first, part)
+    second = convert(back, tmp_path)
+    assert_same(second, part)
+    assert (second.half_set == first.half_set).all()
+    assert second.particles["rlnImageId"].tolist() == first.particles["rlnImageId"].tolist()
+
+
+def test_a_set_that_shares_its_file(truth: ParticleTable, tmp_path: Path) -> None:
+    """As the classes of a classification do, told apart by a prefix."""
+    one, other = new_set(tmp_path / "one.sqlite", truth), SetOfParticles(filename=str(tmp_path / "p.sqlite"), prefix="Class002")
+    other.copyInfo(one)
+    other.copyItems(one, itemSelectedCallback=lambda item: item.getObjId() > 100)
+    other.write()
+    assert len(convert(other, tmp_path)) == COUNT - 100
 
 
 def test_several_acquisitions_become_optics_groups(truth: ParticleTable, tmp_path: Path) -> None:
@@ -171,6 +203,22 @@ def test_several_acquisitions_become_optics_groups(truth: ParticleTable, tmp_pat
     assert (found.ctf.amplitude_contrast == truth.ctf.amplitude_contrast).all()
     assert found.optics is not None
     assert found.optics["rlnOpticsGroupName"].tolist() == ["opticsGroup1", "opticsGroup2"]
+
+
+def test_a_joined_sets_optics_table_is_not_for_all(truth: ParticleTable, tmp_path: Path) -> None:
+    """The set has the first part's acquisition, with RELION's table; the second part was not RELION's."""
+    relions, other = (
+        acquisition(truth, 0),
+        Acquisition(magnification=1, voltage=120.0, sphericalAberration=3.0, amplitudeContrast=0.2),
+    )
+    relions.opticsGroupInfo.set(RELIONS_OPTICS)
+    particles = new_set(tmp_path / "p.sqlite", truth, {row: other if row > 50 else relions for row in range(COUNT)})
+    particles.setAcquisition(relions)
+    found = convert(particles, tmp_path)
+    assert found.ctf.voltage_kv.tolist() == [300.0] * 51 + [120.0] * (COUNT - 51)
+    assert found.optics is not None
+    assert found.optics["rlnOpticsGroupName"].tolist() == ["krios", "opticsGroup2"]
+    assert found.optics["rlnEvenZernike"].tolist() == ["[0.1,-2,0]", "None"]
 
 
 RELIONS_OPTICS = """
@@ -249,7 +297,7 @@ def test_disabled_particles_are_left_out(truth: ParticleTable, tmp_path: Path) -
     steps: list[tuple[int, int]] = []
     done = write_particles(particles, str(tmp_path / "input.star"), progress=lambda *step: steps.append(step))
     assert (done.particles, done.disabled) == (117, 13) and steps == [(117, 117)]
-    assert "13 disabled ones left out" in str(done)
+    assert "13 disabled left out" in str(done)
     assert "4" not in read_particles(tmp_path / "input.star")[0].particles["rlnImageId"].tolist()
 
 
@@ -376,8 +424,21 @@ def test_the_form_warns_of_what_is_hardly_meant(truth: ParticleTable, tmp_path: 
     assert not any("half sets" in warning for warning in particle_warnings(particles, half_sets=False))
 
 
-def test_a_set_whose_file_is_gone_is_told(truth: ParticleTable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [0, 20_000, None])
+def test_a_set_whose_file_is_gone_or_damaged_is_told(truth: ParticleTable, tmp_path: Path, left: "int | None") -> None:
     particles = new_set(tmp_path / "p.sqlite", truth)
-    (tmp_path / "p.sqlite").rename(tmp_path / "moved.sqlite")
+    whole = (tmp_path / "p.sqlite").read_bytes()
+    (tmp_path / "p.sqlite").unlink()
+    if left is not None:
+        (tmp_path / "p.sqlite").write_bytes(whole[:left])
     with pytest.raises(UserError, match=r"p\.sqlite: the particles' own file cannot be read"):
+        write_particles(particles, str(tmp_path / "input.star"))
+
+
+def test_what_cannot_be_written_is_told(truth: ParticleTable, tmp_path: Path) -> None:
+    particles = new_set(tmp_path / "p.sqlite", truth)
+    with pytest.raises(UserError, match="cannot be written"):
+        write_particles(particles, str(tmp_path / "nowhere" / "input.star"))
+    particles.setAlignment("2D")
+    with pytest.raises(UserError, match="aligned in 2D only"):
         write_particles(particles, str(tmp_path / "input.star"))

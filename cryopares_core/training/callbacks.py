@@ -121,7 +121,7 @@ class Progress(lightning.Callback):
             initial=self.first_step,
             desc=self.title,
             bar_format=layout,
-            unit=" steps",
+            unit=" step",
             disable=hidden,
             leave=False,
         )

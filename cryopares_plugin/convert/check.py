@@ -8,7 +8,7 @@ import numpy as np
 from cryopares_core.errors import UserError
 from cryopares_plugin.convert.columns import MATRIX
 from cryopares_plugin.convert.halves import half_set_label
-from cryopares_plugin.convert.optics import GROUP, INFO, MICROSCOPE, relions_groups
+from cryopares_plugin.convert.optics import GROUP, INFO, MICROSCOPE, microscope_of, relions_groups
 from cryopares_plugin.convert.pictures import PICTURES, contrast
 from cryopares_plugin.convert.poses import are_poses, read_matrices
 from cryopares_plugin.convert.rows import ParticleRows
@@ -32,10 +32,11 @@ def particle_problems(particles: Any, needs_ctf: bool = True, project_path: str 
     """Why a set cannot be trained on, each with what to do; empty when it can, as far as its first rows tell."""
     if particles is None or particles.isEmpty():
         return ["The set has no particles. Choose another one."]
-    return [*_properties(particles, needs_ctf), *_first_rows(particles, project_path)]
+    return [*set_problems(particles, needs_ctf), *_first_rows(particles, project_path)]
 
 
-def _properties(particles: Any, needs_ctf: bool) -> List[str]:
+def set_problems(particles: Any, needs_ctf: bool) -> List[str]:
+    """The problems that the set's properties tell, without a look at its particles."""
     found = []
     if not particles.hasAlignmentProj():
         unaligned = f"The particles have no projection directions to learn. Give those of {ALIGNED_BY}."
@@ -88,9 +89,8 @@ def _missing_files(files: Any, project_path: str) -> List[str]:
 
 
 def _microscope(particles: Any, block: Any) -> List[str]:
-    acquisition = particles.getAcquisition()
-    of_set = (acquisition.getVoltage(), acquisition.getSphericalAberration(), acquisition.getAmplitudeContrast())
-    if acquisition.opticsGroupInfo.get() or block[INFO][0] or None not in of_set:
+    of_set = microscope_of(particles)
+    if particles.getAcquisition().opticsGroupInfo.get() or block[INFO][0] or None not in of_set:
         return []
     missing = [
         name
@@ -153,8 +153,8 @@ def _views(rows: ParticleRows) -> List[str]:
 
 def _groups(particles: Any, rows: ParticleRows) -> List[str]:
     """RELION's particles of several optics groups lose their group when Scipion imports them."""
-    info = particles.getAcquisition().opticsGroupInfo.get() or ""
-    microscopes = {tuple(group.get(name) for name in MICROSCOPE.values()) for group in relions_groups(info)}
+    groups = relions_groups(particles.getAcquisition().opticsGroupInfo.get())
+    microscopes = {tuple(group.get(name) for name in MICROSCOPE.values()) for group in groups}
     if len(microscopes) < 2 or rows.has(GROUP):
         return []
     return [

@@ -4,7 +4,7 @@ A particle has its own acquisition (sets of several microscopes can be joined). 
 RELION's whole optics table as text, and `_rlnOpticsGroup` says which of its rows is the particle's.
 """
 
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from cryopares_core.errors import UserError
 from cryopares_plugin.convert.rows import ParticleRows
@@ -47,13 +47,18 @@ def optics_table(particles: Any, rows: ParticleRows) -> OpticsTable:
 
 
 def _group(particles: Any, key: Key) -> Dict[str, str]:
-    """The optics of one combination: RELION's own row where there is one, else the particle's or the set's acquisition."""
-    acquisition = particles.getAcquisition()
-    of_set = (acquisition.getVoltage(), acquisition.getSphericalAberration(), acquisition.getAmplitudeContrast())
+    """The optics of one combination: RELION's own row where there is one, else the particle's or the set's acquisition.
+
+    A joined set has the acquisition of the first of its parts: its optics table says nothing of particles with another one.
+    """
+    wanted, own_info = key[len(MICROSCOPE) :]
+    of_set = microscope_of(particles)
     values = [own if own is not None else of_all for own, of_all in zip(key, of_set)]
-    info = key[len(MICROSCOPE) + 1] or acquisition.opticsGroupInfo.get() or ""
     group = {name: f"{value:.6f}" for name, value in zip(MICROSCOPE.values(), values) if value is not None}
-    group.update(_relions_row(info, key[len(MICROSCOPE)]))
+    row = _relions_row(own_info, wanted)
+    if not row and values == of_set:
+        row = _relions_row(particles.getAcquisition().opticsGroupInfo.get(), wanted)
+    group.update(row)
     missing = [name for name in MICROSCOPE.values() if name not in group]
     if missing:
         raise UserError(
@@ -67,7 +72,13 @@ def _group(particles: Any, key: Key) -> Dict[str, str]:
     return group
 
 
-def _relions_row(info: str, wanted: Any) -> Dict[str, str]:
+def microscope_of(particles: Any) -> List[Any]:
+    """Voltage in kV, spherical aberration in mm and amplitude contrast of a set; None where not known."""
+    acquisition = particles.getAcquisition()
+    return [acquisition.getVoltage(), acquisition.getSphericalAberration(), acquisition.getAmplitudeContrast()]
+
+
+def _relions_row(info: Optional[str], wanted: Any) -> Dict[str, str]:
     """The row of group `wanted` (None: the first) in RELION's optics table, without its number; empty where there is none."""
     for row in relions_groups(info):
         if wanted is None or float(row.get("rlnOpticsGroup", 1)) == float(wanted):
@@ -75,11 +86,11 @@ def _relions_row(info: str, wanted: Any) -> Dict[str, str]:
     return {}
 
 
-def relions_groups(info: str) -> List[Dict[str, str]]:
-    """The rows of an optics table in STAR format."""
+def relions_groups(info: Optional[str]) -> List[Dict[str, str]]:
+    """The rows of an optics table in STAR format; none of None."""
     names: List[str] = []
     groups = []
-    for line in info.splitlines():
+    for line in (info or "").splitlines():
         words = line.partition("#")[0].split()
         if words and words[0].startswith("_"):
             names.append(words[0][1:])

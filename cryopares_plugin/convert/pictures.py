@@ -11,7 +11,9 @@ from cryopares_plugin.convert.rows import ParticleRows
 from cryopares_plugin.convert.stacks import file_of, read_picture
 
 PICTURES, AMONG = 64, 2000
-CENTRE, BORDER = 0.2, 0.45  # of the box: radius of the disc, and where background begins
+# Of the box: the radius of the disc, and where background begins. The disc is wide enough to hold the shell of a hollow particle,
+# whose middle may look dark far from focus.
+CENTRE, BORDER = 0.35, 0.45
 
 
 class Contrast(NamedTuple):

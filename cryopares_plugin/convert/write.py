@@ -1,15 +1,19 @@
 """A Scipion `SetOfParticles` with projection alignment as a RELION STAR file, block by block."""
 
+import logging
 import os
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, TextIO
 
 from cryopares_core.errors import UserError
+from cryopares_plugin.convert.check import set_problems
 from cryopares_plugin.convert.columns import ParticleColumns
 from cryopares_plugin.convert.optics import optics_table
 from cryopares_plugin.convert.rows import ParticleRows
 from cryopares_plugin.convert.stacks import convert_stack, file_of, is_mrc
 from cryopares_plugin.convert.star import lines, optics_block, table_head
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 10_000  # particles: about 40 MB of rows at most
 
@@ -29,7 +33,7 @@ class Conversion(NamedTuple):
     def __str__(self) -> str:
         parts = [f"{self.particles:,} particles in {self.optics_groups} optics group{'s' if self.optics_groups > 1 else ''}"]
         if self.disabled:
-            parts.append(f"{self.disabled:,} disabled ones left out")
+            parts.append(f"{self.disabled:,} disabled left out")
         if self.halves_drawn:
             parts.append(f"half sets of {self.halves_drawn:,} drawn at random")
         if self.stacks_converted:
@@ -61,12 +65,14 @@ def write_particles(
 
     Raises
     ------
-    UserError : poses are missing or are no rotations, the microscope is not known, a file cannot be read, no particle is enabled.
+    UserError : poses are missing or are no rotations, the microscope or the sampling rate is not known, no particle is enabled, a
+        file cannot be read or written.
     """
+    problems = set_problems(particles, needs_ctf=False)
     rows = ParticleRows(particles, project_path)
     count = rows.count()
-    if not count:
-        raise UserError(f"{rows.path}: no particle is enabled. Choose a set with particles.")
+    if problems or not count:
+        raise UserError(problems or f"{rows.path}: no particle is enabled. Choose a set with particles.")
     stacks = Stacks(particles.getSamplingRate(), project_path, os.path.join(os.path.dirname(star_path), "stacks"))
     optics = optics_table(particles, rows)
     columns = ParticleColumns(rows, optics, particles.getSamplingRate(), stacks.name, half_sets, seed)
@@ -94,6 +100,8 @@ def _appearing(path: str) -> Iterator[TextIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}). Make room there, or mend the folder's rights.") from error
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
@@ -120,5 +128,6 @@ class Stacks:
         base = os.path.splitext(os.path.basename(name))[0]
         target = os.path.join(self._folder, f"{self.converted:05d}_{base}.mrcs")
         if not os.path.exists(target):
+            logger.info("Rewriting %s as %s: the core reads MRC only", name, target)
             convert_stack(os.path.join(self._project_path, name), target, self._sampling_rate)
         return os.path.relpath(target, self._project_path)
