@@ -61,7 +61,7 @@ def add_parameter(place: Any, name: str, leaf: Parameter, level: int = LEVEL_NOR
     rules, kind = leaf.rules, leaf.kind
     value = leaf.default if default is None else default
     label = rules.label or rules.help
-    label += f" ({rules.unit})" if rules.unit else ""
+    label += f" ({rules.unit})" if rules.unit and rules.unit not in label.lower() else ""
     common = {"label": label, "help": _help(leaf), "expertLevel": level}
     if rules.choices:
         choices = _choices(leaf)
