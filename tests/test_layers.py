@@ -20,6 +20,7 @@ LIGHT_FILES = [
     ROOT / "cryopares_core" / "progress.py",
     *(ROOT / "cryopares_core" / "config").rglob("*.py"),
     *(ROOT / "cryopares_core" / "commands").rglob("*.py"),
+    ROOT / "cryopares_workflow.py",
     *(ROOT / "cryopares_plugin").rglob("*.py"),
 ]
 # Pictures of a run are drawn in Scipion's environment too: numpy, and matplotlib when something is drawn.

@@ -13,7 +13,7 @@ from cryopares_core.errors import UserError
 from cryopares_plugin.headless.progress import Progress, describe
 
 POLL = 1.0  # seconds between looks at a running protocol
-QUEUE_POLL = 10.0  # the same for one in a queue, which costs a call of the queue's own program
+QUEUE_POLL = 5.0  # the same for one in a queue, which costs a call of the queue's own program
 
 
 class RunFailed(Exception):
