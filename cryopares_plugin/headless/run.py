@@ -15,6 +15,8 @@ from cryopares_plugin.headless.progress import Progress, describe
 POLL = 1.0  # seconds between looks at a running protocol
 QUEUE_POLL = 5.0  # the same for one in a queue, which costs a call of the queue's own program
 
+FAILED = "Protocol failed: "  # what Scipion puts before some messages
+
 
 class RunFailed(Exception):
     """A protocol failed; the text says which, why, and where its log is."""
@@ -200,7 +202,8 @@ def _failure(project: Any, run: Any) -> str:
     logs = [run.getStderrLog(), run.getStdoutLog(), _launch_log(project)]
     log = next((path for path in logs if os.path.exists(path) and os.path.getsize(path)), "")
     where = f" Log: {os.path.join(project.path, log)}" if log else ""
-    reason = run.getErrorMessage() or f"it ended as '{run.getStatus()}'"
+    said = run.getErrorMessage()
+    reason = (said[len(FAILED) :] if said.startswith(FAILED) else said) or f"it ended as '{run.getStatus()}'"
     if run.isInteractive() and not run.isFailed():
         reason = "it waits for somebody to work in its window, so it cannot run without a screen"
     return f"{run.getObjLabel()} failed: {_one_sentence(reason)}{where}"
