@@ -20,6 +20,7 @@ LIGHT_FILES = [
     ROOT / "cryopares_core" / "progress.py",
     *(ROOT / "cryopares_core" / "config").rglob("*.py"),
     *(ROOT / "cryopares_core" / "commands").rglob("*.py"),
+    ROOT / "cryopares_workflow.py",
     *(ROOT / "cryopares_plugin").rglob("*.py"),
 ]
 # Pictures of a run are drawn in Scipion's environment too: numpy, and matplotlib when something is drawn.
@@ -112,10 +113,16 @@ def test_the_plugin_knows_only_the_light_core(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["cryopares_plugin", "cryopares_core.config.show", "cryopares_core.commands.train", "cryopares_core.commands.simulate"],
+    [
+        "cryopares_plugin",
+        "cryopares_plugin.headless.command",
+        "cryopares_core.config.show",
+        "cryopares_core.commands.train",
+        "cryopares_core.commands.simulate",
+    ],
 )
 def test_importing_brings_no_torch(module: str) -> None:
-    if module == "cryopares_plugin":
+    if module.startswith("cryopares_plugin"):
         pytest.importorskip("pwem")
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-O", "-c", code], cwd=ROOT, capture_output=True, text=True)
