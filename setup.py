@@ -69,7 +69,7 @@ setup(
     ],
     python_requires=">=3.8",
     packages=find_packages(include=["cryopares_core*", "cryopares_plugin*"]),
-    py_modules=["cryopares_train", "cryopares_simulate"],
+    py_modules=["cryopares_train", "cryopares_simulate", "cryopares_report"],
     package_data={"cryopares_plugin": ["protocols.conf"]},
     install_requires=["omegaconf>=2.3"],
     extras_require={"core": CORE, "scipion": SCIPION, "all": BOTH, "test": TEST},
@@ -77,6 +77,7 @@ setup(
         "console_scripts": [
             "cryopares_train = cryopares_core.commands.train:main",
             "cryopares_simulate = cryopares_core.commands.simulate:main",
+            "cryopares_report = cryopares_core.commands.report:main",
         ],
         "pyworkflow.plugin": ["cryopares_plugin = cryopares_plugin"],
     },
