@@ -92,6 +92,17 @@ def test_repeated_columns_and_optics_groups_are_refused(particles):
     assert "more than one row of rlnOpticsGroup 1" in problems(particles)[0]
 
 
+@pytest.mark.parametrize("depth, refused", [(0.0, False), (3.5, True)])
+def test_a_depth_of_zero_is_that_of_single_particles(particles, depth, refused):
+    blocks = starfile.read(particles)
+    blocks["particles"]["rlnOriginZAngst"] = depth
+    starfile.write(blocks, particles, overwrite=True)
+    if refused:
+        assert "sub-tomograms" in problems(particles)[0]
+    else:
+        assert len(read_particles(particles)[0]) == COUNT
+
+
 def test_many_problems_of_one_kind_are_counted(particles):
     blocks = starfile.read(particles)
     blocks["particles"]["rlnAngleTilt"] = -999.0

@@ -1,5 +1,6 @@
 """The names that a user types, the versions, and the plugin inside a real Scipion."""
 
+import importlib
 import importlib.metadata
 import os
 import re
@@ -46,6 +47,13 @@ def test_entry_points(distribution: importlib.metadata.Distribution) -> None:
         assert callable(points["console_scripts", name].load())
 
 
+def test_scipions_installer_finds_the_plugin(distribution: importlib.metadata.Distribution) -> None:
+    """It takes the first name of the distribution for the plugin's module."""
+    pytest.importorskip("pwem")
+    first = (distribution.read_text("top_level.txt") or "").split()[0]
+    assert first == "cryopares" and issubclass(importlib.import_module(first).Plugin, importlib.import_module("pwem").Plugin)
+
+
 def test_base_installation_is_light(distribution: importlib.metadata.Distribution) -> None:
     always = [text for text in distribution.requires or [] if "extra ==" not in text]
     assert [re.split(r"[<>=]", text)[0] for text in always] == ["omegaconf"]
@@ -80,18 +88,28 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), **more}
 
 
-def test_plugin_command_lines() -> None:
+@pytest.mark.parametrize(
+    "hidden, named, expected",
+    [
+        ("", ". /c/bin/activate", "{python} -m m"),
+        ("torch", ". /c/bin/activate;", "unset PYTHONPATH PYTHONHOME; . /c/bin/activate && python -m m"),
+        ("torch", "", "None"),
+    ],
+)
+def test_the_core_runs_here_or_where_the_user_says(tmp_path: Path, hidden: str, named: str, expected: str) -> None:
     pytest.importorskip("pwem")
-    code = """if True:
+    code = f"""if True:
+        import sys
+        sys.modules[{hidden!r}] = None
         from cryopares_plugin import Plugin
         Plugin._defineVariables()
-        print(Plugin.getProgram("cryopares_train"))"""
-    lines = [
-        run(sys.executable, "-c", code, env=environment(CRYOPARES_ENV_ACTIVATION=value)).stdout
-        for value in ("", ". /c/bin/activate;")
-    ]
-    assert lines[0].strip().endswith(f"{Path(sys.executable).name} -m cryopares_train")
-    assert lines[1].strip() == ". /c/bin/activate && python -m cryopares_train"
+        print(Plugin.getActivation() is not None and Plugin.getProgram("m"), Plugin.validateInstallation())"""
+    variables = environment(CRYOPARES_ENV_ACTIVATION=named, EM_ROOT=str(tmp_path))
+    said = run(sys.executable, "-O", "-c", code, env=variables).stdout.strip().splitlines()[-1]
+    if expected == "None":
+        assert said.startswith("False") and "scipion installb cryopares" in said
+    else:
+        assert said == expected.format(python=sys.executable) + " []"
 
 
 def test_scipion_lists_the_plugin_without_errors(tmp_path: Path, distribution: importlib.metadata.Distribution) -> None:

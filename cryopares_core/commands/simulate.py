@@ -69,7 +69,7 @@ def _main(argv: Optional[Sequence[str]]) -> None:
     parser = build_parser(SimulateArguments, "cryopares_simulate", DESCRIPTION, with_config=False)
     arguments = parse_args(parser, argv).arguments
     from cryopares_core.geometry.symmetry import point_group
-    from cryopares_core.training.progress import Countdown
+    from cryopares_core.progress import Countdown
     from cryopares_core.volumes.simulate import simulate_particles
 
     about = {"map": arguments.map_fname or "phantom", "symmetry": point_group(arguments.symmetry).name}

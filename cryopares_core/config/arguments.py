@@ -16,7 +16,7 @@ class TrainArguments:
     """What to train on, where to write, and for how long; all else is in the configuration tree."""
 
     symmetry: Optional[str] = param(
-        None, "Point group symmetry: C1, D7, T, O, I and so on, on RELION's axes.", required_unless=_CONTINUE
+        None, "Point group symmetry: C1, D7, T, O, I and so on, on RELION's axes.", required_unless=_CONTINUE, label="Symmetry"
     )
     particles_star_fname: List[str] = param([], "RELION STAR file of aligned particles, or several.", required_unless=_CONTINUE)
     particles_dir: List[str] = param(
@@ -27,22 +27,35 @@ class TrainArguments:
     train_save_dir: Optional[str] = param(
         None, "Folder for the results; each run adds a version_N to it.", required_unless=_CONTINUE
     )
-    n_epochs: int = param(100, "Training epochs in all, with those before a continued run.", unit="epochs", low=1)
-    batch_size: int = param(64, "Pictures in a batch, augmented copies included.", low=1)
+    n_epochs: int = param(100, "Training epochs in all, with those before a continued run.", unit="epochs", low=1, label="Epochs")
+    batch_size: int = param(64, "Pictures in a batch, augmented copies included.", low=1, label="Batch size")
     split_halfs: bool = param(
-        True, "Train one model for each half set; False trains one on all particles.", aliases=("split_halves",)
+        True,
+        "Train one model for each half set; False trains one on all particles.",
+        aliases=("split_halves",),
+        label="One model for each half set?",
     )
     continue_checkpoint_dir: Optional[str] = param(None, "Folder version_N of a run that is to go on.")
     finetune_checkpoint_dir: Optional[str] = param(None, "Folder version_N of a trained model to start from.")
     map_fname_for_simulated_pretraining: Optional[str] = param(
         None, "Map (MRC) whose simulated projections are learned first. Refused by this version, which says what to do instead."
     )
-    compile_model: bool = param(False, "Compile the network: a slower start, then faster steps.")
+    compile_model: bool = param(False, "Compile the network: a slower start, then faster steps.", label="Compile the network?")
     overfit_batches: Optional[int] = param(
-        None, "For tests of a set-up: train on so many batches over and over.", unit="batches", low=1, advanced=True
+        None,
+        "For tests of a set-up: train on so many batches over and over.",
+        unit="batches",
+        low=1,
+        advanced=True,
+        label="Overfit on so many batches",
     )
     val_check_interval: Optional[float] = param(
-        None, "Validate each time this part of an epoch is done; null means at its end.", above=0, high=1, advanced=True
+        None,
+        "Validate each time this part of an epoch is done; null means at its end.",
+        above=0,
+        high=1,
+        advanced=True,
+        label="Validate every part of an epoch",
     )
     n_threads: Optional[int] = param(None, "Threads of the processor; null means all.", low=1)
     accelerator: str = param("auto", "Where to compute; auto takes a GPU if there is one.", choices=ACCELERATORS)

@@ -104,9 +104,15 @@ class Operations:
 class Augmenter:
     """Which operations are applied, and how many."""
 
-    prob_augment_each_image: float = param(0.95, "Probability that augmentation is applied to a picture at all.", low=0.0, high=1.0)
-    min_n_augm_per_img: int = param(1, "Fewest operations on a picture.", low=0, high=9)
-    max_n_augm_per_img: int = param(8, "Most operations on a picture.", low=0, high=9)
+    prob_augment_each_image: float = param(
+        0.95,
+        "Probability that augmentation is applied to a picture at all.",
+        low=0.0,
+        high=1.0,
+        label="Probability of augmentation",
+    )
+    min_n_augm_per_img: int = param(1, "Fewest operations on a picture.", low=0, high=9, label="Fewest operations")
+    max_n_augm_per_img: int = param(8, "Most operations on a picture.", low=0, high=9, label="Most operations")
     operations: Operations = section(Operations, "Each operation has a probability p and a strength")
 
     def problems(self) -> List[str]:

@@ -25,10 +25,14 @@ _KIND_NAMES = {int: "whole number", float: "number", bool: "True or False", str:
 
 @dataclass(frozen=True)
 class Rules:
-    """What a field's type cannot say. `above` is an open lower bound, `low` and `high` are closed ones."""
+    """What a field's type cannot say. `above` is an open lower bound, `low` and `high` are closed ones.
+
+    `label` is a short name for forms; parameters that are not on one have none.
+    """
 
     help: str
     unit: str = ""
+    label: str = ""
     low: Optional[float] = None
     high: Optional[float] = None
     above: Optional[float] = None

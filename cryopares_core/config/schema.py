@@ -18,7 +18,12 @@ class ParticlesDataset:
     """How a particle picture is prepared for the network."""
 
     sampling_rate_angs_for_nnet: Optional[float] = param(
-        None, "Pixel size to which pictures are rescaled; null keeps that of the file.", unit="Å/px", above=0, high=100
+        None,
+        "Pixel size to which pictures are rescaled; null keeps that of the file.",
+        unit="Å/px",
+        above=0,
+        high=100,
+        label="Pixel size for the network",
     )
     image_size_px_for_nnet: Optional[int] = param(
         None,
@@ -26,12 +31,16 @@ class ParticlesDataset:
         unit="px",
         low=16,
         high=2048,
+        label="Box size for the network",
     )
-    mask_radius_angs: Optional[float] = param(None, "Radius of the soft circular mask; null means half the box.", unit="Å", above=0)
+    mask_radius_angs: Optional[float] = param(
+        None, "Radius of the soft circular mask; null means half the box.", unit="Å", above=0, label="Mask radius"
+    )
     ctf_correction: str = param(
         "phase_flip",
         "CTF correction: flip phases, leave as is, show the network both (two channels), or multiply by the CTF.",
         choices=CTF_CORRECTIONS,
+        label="CTF correction",
     )
 
 
@@ -40,9 +49,13 @@ class DataManager:
     """Preparation, batches and augmentation."""
 
     particlesDataset: ParticlesDataset = section(ParticlesDataset, "Preparation of the pictures")
-    augment_train: bool = param(True, "Data augmentation of the training pictures.")
+    augment_train: bool = param(True, "Data augmentation of the training pictures.", label="Augment the training pictures?")
     num_augmented_copies_per_batch: int = param(
-        4, "Augmented copies of each particle in a batch; batch_size must be a multiple of it.", low=1, high=64
+        4,
+        "Augmented copies of each particle in a batch; batch_size must be a multiple of it.",
+        low=1,
+        high=64,
+        label="Augmented copies in a batch",
     )
     augmenter: Augmenter = section(Augmenter, "Data augmentation")
 
@@ -51,26 +64,48 @@ class DataManager:
 class I2SProjector:
     """From the feature map to the sphere."""
 
-    sphere_fdim: int = param(512, "Features of the picture on the sphere; typically 256 to 1024.", low=8, high=8192)
-    rand_fraction_points_to_project: float = param(
-        0.5, "Fraction of the sphere's points drawn in each training step; 1 takes all.", low=0.1, high=1.0
+    sphere_fdim: int = param(
+        512, "Features of the picture on the sphere; typically 256 to 1024.", low=8, high=8192, label="Features on the sphere"
     )
-    hp_order: int = param(3, "HEALPix order of the projection's points; above 4 is not advisable.", low=0, high=5)
+    rand_fraction_points_to_project: float = param(
+        0.5,
+        "Fraction of the sphere's points drawn in each training step; 1 takes all.",
+        low=0.1,
+        high=1.0,
+        label="Fraction of the sphere's points",
+    )
+    hp_order: int = param(
+        3,
+        "HEALPix order of the projection's points; above 4 is not advisable.",
+        low=0,
+        high=5,
+        label="HEALPix order of the projection",
+    )
 
 
 @dataclass
 class S2Conv:
     """The convolution on the sphere that leads to rotations."""
 
-    f_out: int = param(64, "Features after the convolution; typically 32 to 128.", low=1, high=1024)
-    hp_order: int = param(4, "HEALPix order of the filter; it sets the filter's learning gain.", low=0, high=6)
+    f_out: int = param(
+        64, "Features after the convolution; typically 32 to 128.", low=1, high=1024, label="Features after the S2 convolution"
+    )
+    hp_order: int = param(
+        4, "HEALPix order of the filter; it sets the filter's learning gain.", low=0, high=6, label="HEALPix order of the S2 filter"
+    )
 
 
 @dataclass
 class SO3OutputGrid:
     """The grid of rotations on which the answer is read."""
 
-    hp_order: int = param(4, "HEALPix order of the output grid: 3 is 7.5°, 4 is 3.7°, 5 is 1.8°.", low=0, high=5)
+    hp_order: int = param(
+        4,
+        "HEALPix order of the output grid: 3 is 7.5°, 4 is 3.7°, 5 is 1.8°.",
+        low=0,
+        high=5,
+        label="HEALPix order of the output grid",
+    )
 
 
 @dataclass
@@ -86,13 +121,16 @@ class SO3Components:
 class ResNet:
     """The residual network that reads the picture."""
 
-    resnetName: str = param("resnet18", "Which residual network; larger ones are stronger and slower.", choices=RESNETS)
+    resnetName: str = param(
+        "resnet18", "Which residual network; larger ones are stronger and slower.", choices=RESNETS, label="Picture encoder"
+    )
     output_stride: Optional[int] = param(
         None,
         "Picture pixels per pixel of the feature map; null takes the largest that leaves a map of 8 px or more.",
         unit="px",
         choices=(4, 8, 16, 32),
         advanced=True,
+        label="Stride of the encoder",
     )
 
 
@@ -107,10 +145,19 @@ class ImageEncoder:
 class Image2Sphere:
     """The network and its loss."""
 
-    lmax: int = param(12, "Highest degree of the spherical harmonics; typically 8, 10 or 12.", low=1, high=16)
-    label_smoothing: float = param(0.05, "Share of the uniform density in the label; 0 is none, 0.2 is strong.", low=0.0, high=0.5)
+    lmax: int = param(
+        12, "Highest degree of the spherical harmonics; typically 8, 10 or 12.", low=1, high=16, label="Highest degree (lmax)"
+    )
+    label_smoothing: float = param(
+        0.05, "Share of the uniform density in the label; 0 is none, 0.2 is strong.", low=0.0, high=0.5, label="Label smoothing"
+    )
     label_sigma_degs: float = param(
-        5.0, "Width of the label around the true pose (heat kernel); 0 is a point.", unit="degrees", low=0.0, high=60.0
+        5.0,
+        "Width of the label around the true pose (heat kernel); 0 is a point.",
+        unit="degrees",
+        low=0.0,
+        high=60.0,
+        label="Label width",
     )
     so3components: SO3Components = section(SO3Components, "Spheres and rotations")
     imageencoder: ImageEncoder = section(ImageEncoder, "Picture encoder")
@@ -127,26 +174,49 @@ class Models:
 class Train:
     """Optimizer and schedule."""
 
-    learning_rate: float = param(1e-3, "Initial learning rate of Adam; it falls on plateaus.", above=0, high=1.0)
-    weight_decay: float = param(1e-5, "L2 regularisation; more of it counters overfitting.", low=0.0, high=1.0)
+    learning_rate: float = param(
+        1e-3, "Initial learning rate of Adam; it falls on plateaus.", above=0, high=1.0, label="Learning rate"
+    )
+    weight_decay: float = param(
+        1e-5, "L2 regularisation; more of it counters overfitting.", low=0.0, high=1.0, label="Weight decay"
+    )
     accumulate_grad_batches: int = param(
-        1, "Batches over which gradients are summed before a step: a larger batch in the same memory.", low=1, high=1024
+        1,
+        "Batches over which gradients are summed before a step: a larger batch in the same memory.",
+        low=1,
+        high=1024,
+        label="Batches a step",
     )
     patient_reduce_lr_plateau_n_epochs: int = param(
-        3, "Epochs without a better val_loss before the learning rate is halved.", unit="epochs", low=0, high=1000
+        3,
+        "Epochs without a better val_loss before the learning rate is halved.",
+        unit="epochs",
+        low=0,
+        high=1000,
+        label="Patience before the rate falls",
     )
     n_epochs_simulation: int = param(
-        0, "Epochs of training on simulated projections before the real particles.", unit="epochs", low=0, high=1000
+        0,
+        "Epochs of training on simulated projections before the real particles.",
+        unit="epochs",
+        low=0,
+        high=1000,
+        label="Epochs on simulated views",
     )
-    val_fraction: float = param(0.1, "Share of the particles held out for validation.", above=0, high=0.5)
-    gradient_clip_norm: float = param(5.0, "Longer gradients are cut to this norm.", above=0, advanced=True)
+    val_fraction: float = param(
+        0.1, "Share of the particles held out for validation.", above=0, high=0.5, label="Share for validation"
+    )
+    gradient_clip_norm: float = param(
+        5.0, "Longer gradients are cut to this norm.", above=0, advanced=True, label="Longest gradient"
+    )
     precision: str = param(
         "auto",
         "Arithmetic: 32 bits, bfloat16, or auto (bfloat16 on GPUs that have it).",
         choices=PRECISIONS,
         advanced=True,
+        label="Arithmetic",
     )
-    seed: int = param(2024, "Seed of all that is drawn at random.", low=0, high=2**31 - 1)
+    seed: int = param(2024, "Seed of all that is drawn at random.", low=0, high=2**31 - 1, label="Random seed")
 
 
 @dataclass

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from cryopares_core.errors import UserError
+from cryopares_core.config.point_groups import group_name
 from cryopares_core.geometry.rotations import rotvec_to_matrix
 
 GOLDEN = (1 + math.sqrt(5)) / 2
-MAX_FOLD = 100
 # One generator a line: axis (x, y, z) and how many turns make the identity.
 _PLATONIC = {
     "T": (((0, 0, 1), 3), ((0, math.sqrt(2 / 3), math.sqrt(1 / 3)), 2)),
@@ -43,18 +41,12 @@ def point_group(name: str) -> PointGroup:
     ------
     UserError : the name is no point group of RELION's, or one on other axes than those named above.
     """
-    text = name.strip().upper()
-    text = "I" if text == "I2" else text
-    if text in _PLATONIC:
-        return PointGroup(text, _closure(_PLATONIC[text]))
-    match = re.fullmatch(r"([CD])(\d{1,3})", text)
-    if not match or not 1 <= int(match[2]) <= MAX_FOLD:
-        raise UserError(
-            f"symmetry: {name!r} is not a point group. Give C1, C2 … C{MAX_FOLD}, D1 … D{MAX_FOLD}, T, O or I, as in RELION."
-        )
-    fold = int(match[2])
-    generators = (((0, 0, 1), fold),) + ((((1, 0, 0), 2),) if match[1] == "D" else ())
-    return PointGroup(f"{match[1]}{fold}", _closure(generators))
+    name = group_name(name)
+    if name in _PLATONIC:
+        return PointGroup(name, _closure(_PLATONIC[name]))
+    fold = int(name[1:])
+    generators = (((0, 0, 1), fold),) + ((((1, 0, 0), 2),) if name[0] == "D" else ())
+    return PointGroup(name, _closure(generators))
 
 
 def _closure(generators: tuple) -> Tensor:

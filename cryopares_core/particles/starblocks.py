@@ -20,10 +20,10 @@ SUBTOMOGRAM_COLUMNS = (
     "rlnTomoName",
     "rlnTomoParticleName",
     "rlnCtfImage",
-    "rlnOriginZAngst",
-    "rlnOriginZ",
     "rlnCoordinateZ",
 )
+# Programs also write these for single particles, as zeros.
+DEPTH_COLUMNS = ("rlnOriginZAngst", "rlnOriginZ")
 
 
 @dataclass
@@ -132,7 +132,7 @@ def _as_frame(block: object) -> pd.DataFrame:
 def _particle_block(path: Path, frames: dict[str, pd.DataFrame]) -> str:
     """The name of the block of particles."""
     named = {name: frame for name, frame in frames.items() if "rlnImageName" in frame.columns}
-    tomographic = [column for frame in frames.values() for column in SUBTOMOGRAM_COLUMNS if column in frame.columns]
+    tomographic = [column for frame in frames.values() for column in frame.columns if _is_tomographic(frame, column)]
     if tomographic:
         raise UserError(
             f"{path}: holds sub-tomograms or tilt series ({tomographic[0]}), not single particles. Give single particles."
@@ -145,6 +145,13 @@ def _particle_block(path: Path, frames: dict[str, pd.DataFrame]) -> str:
         raise UserError(f"{path}: there are no particles in it (0 rows). Give a file with particles.")
     _refuse_repeated_columns(path, frames, name)
     return name
+
+
+def _is_tomographic(frame: pd.DataFrame, column: str) -> bool:
+    if column in DEPTH_COLUMNS:
+        depths = frame.loc[:, [column]].apply(pd.to_numeric, errors="coerce")
+        return bool((depths != 0).any(axis=None))
+    return column in SUBTOMOGRAM_COLUMNS
 
 
 def _refuse_repeated_columns(path: Path, frames: dict[str, pd.DataFrame], name: str) -> None:

@@ -42,8 +42,9 @@ def judge_half(half: HalfRecord) -> List[Remark]:
 
 def _best_errors(epochs: List[Epoch]) -> Tuple[float, float]:
     """Mean and median error in degrees at the lowest validation loss."""
-    best = min(epochs, key=lambda line: line["val_loss"])
-    return float(best["val_geo_degs"]), float(best.get("val_median_geo_degs", best["val_geo_degs"]))
+    best: Epoch = min(epochs, key=lambda line: line["val_loss"])
+    mean: float = best["val_geo_degs"]
+    return mean, best.get("val_median_geo_degs", mean)
 
 
 def _level(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
@@ -133,5 +134,5 @@ def _halves_differ(record: RunRecord) -> Optional[Remark]:
     means = sorted(line["val_geo_degs"] for line in best if line and "val_geo_degs" in line)
     if len(means) < 2 or means[1] < 1.5 * means[0] or means[1] < GOOD_MEAN_DEGS:
         return None
-    text = f"The half sets differ: mean errors of {means[0]:.1f}° and {means[1]:.1f}°. Train longer, or look for what differs in their "
-    return Remark(text + "particles.", "one mean error 1.5 times the other", WARNING)
+    text = f"The half sets differ: mean errors of {means[0]:.1f}° and {means[1]:.1f}°. Train longer, or look for what differs in "
+    return Remark(text + "their particles.", "one mean error 1.5 times the other", WARNING)

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from cryopares_core.errors import UserError
 from cryopares_core.files import atomic_path, write_text
 from cryopares_core.plots.readers import read_metrics
-from cryopares_core.training.phases import Phases, format_seconds
+from cryopares_core.progress import format_seconds
+from cryopares_core.training.phases import Phases
 
 logger = logging.getLogger(__name__)
 METRICS = ("loss", "val_loss", "geo_degs", "val_geo_degs", "val_median_geo_degs", "val_share_under_5_degs", "lr")
@@ -120,7 +121,7 @@ class Progress(lightning.Callback):
             initial=self.first_step,
             desc=self.title,
             bar_format=layout,
-            unit=" steps",
+            unit=" step",
             disable=hidden,
             leave=False,
         )

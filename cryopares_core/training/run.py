@@ -26,10 +26,10 @@ from cryopares_core.particles.prepare import complete_settings, prepare_particle
 from cryopares_core.particles.preprocess import PreprocessSettings
 from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.progress import Countdown
 from cryopares_core.training.curves import draw_learning_curves
 from cryopares_core.training.half_set import HalfSet, HalfSetResult, Plan, train_half_set
 from cryopares_core.training.phases import Phases
-from cryopares_core.training.progress import Countdown
 
 logger = logging.getLogger(__name__)
 SMALLEST_PICTURE_PX = 16
@@ -77,7 +77,8 @@ def run_training(arguments: Any, config: Config, phases: Phases, continued_dir: 
 def choose_device(accelerator: str, n_threads: int | None) -> torch.device:
     """The GPU where there is one and the user doesn't mind, else the CPU; says which."""
     if n_threads:
-        torch.set_num_threads(n_threads)
+        # More threads than the job may use would wait for each other.
+        torch.set_num_threads(min(n_threads, len(os.sched_getaffinity(0))))
     if accelerator != "cpu" and torch.cuda.is_available():
         logger.info("Computing on %s", torch.cuda.get_device_name(0))
         torch.set_float32_matmul_precision("high")
@@ -122,7 +123,8 @@ def _read(arguments: Any, config: Config) -> ParticleTable:
     )
     for remark in remarks:
         logger.warning("%s", remark)
-    logger.info("Read %s particles in %s stacks", f"{len(table):,}", f"{len(table.stack_paths):,}")
+    n_stacks = len(table.stack_paths)
+    logger.info("Read %s particles in %s stack%s", f"{len(table):,}", f"{n_stacks:,}", "s" if n_stacks > 1 else "")
     return table
 
 

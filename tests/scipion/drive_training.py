@@ -1,0 +1,109 @@
+"""A user trains in the GUI: python drive_training.py PROJECT PICTURES. Ends with 0 when all went well."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyworkflow as pw
+from gui import Driver, Scenario, alive, rows_of
+from installation import TINY
+
+
+def buttons(widget: Any) -> dict[str, Any]:
+    """The buttons below a widget by their text."""
+    found = {}
+    for child in widget.winfo_children():
+        if child.winfo_class() in ("Button", "TButton", "Radiobutton") and child.winfo_viewable():
+            found[str(child.cget("text"))] = child
+        found.update(buttons(child))
+    return found
+
+
+def scenario(driver: Driver, window: Any) -> Scenario:
+    """From the tree to Analyze results."""
+    from pyworkflow.gui.dialog import Dialog, ListDialog
+    from pyworkflow.gui.form import FormWindow
+
+    view = window.viewWidget
+    row = next(item for item, text in rows_of(view.protTree) if text == "CryoPARES train")
+    yield None
+    driver.picture("1_tree")
+    driver.click_row(view.protTree, row, times=2)
+    clicked = time.perf_counter()
+    yield lambda: alive(FormWindow)
+    sys.stdout.write(f"form opened in {time.perf_counter() - clicked:.2f} s\n")
+    form = alive(FormWindow)[0]
+    form.root.geometry("1080x860+20+20")  # all of the longest tab
+    yield None
+    driver.picture("2_form")
+
+    pointer = form.widgetDict["inputParticles"]
+    driver.click(pointer.btnFrame.winfo_children()[0])
+    yield lambda: alive(ListDialog)
+    chooser = alive(ListDialog)[0]
+    yield lambda: chooser.tree.get_children()
+    leaf = list(rows_of(chooser.tree))[-1][0]
+    driver.click_row(chooser.tree, leaf)
+    yield None
+    driver.picture("3_choose_particles")
+    driver.click(buttons(chooser)["Select"])
+    yield lambda: form.protocol.inputParticles.get() is not None
+
+    for name, text in (("n_epochs", "2"), ("batch_size", "16")):
+        driver.replace_text(form.widgetDict[name].content.winfo_children()[0], text)
+        yield None
+    driver.click(buttons(form.root)["Advanced"])
+    yield lambda: form.protocol.expertLevel.get() > 0
+    notebook = form.widgetDict["extra_settings"].parent
+    while notebook.winfo_class() != "TNotebook":
+        notebook = notebook.master
+    for number in range(notebook.index("end")):
+        notebook.select(number)
+        yield None
+        driver.picture(f"4_tab_{number}")
+    driver.replace_text(form.widgetDict["extra_settings"].content.winfo_children()[0], TINY)
+    yield lambda: form.protocol.extra_settings.get() == TINY
+    driver.picture("5_filled_in")
+
+    driver.click(form.btnExecute)
+    yield lambda: alive(Dialog)
+    driver.picture("6_warnings")
+    driver.click(buttons(alive(Dialog)[0])["Yes"])
+    yield lambda: not alive(FormWindow)
+    yield lambda: _training(view.project).isRunning()
+    yield lambda: _training(view.project).isFinished() or _training(view.project).isFailed()
+    run = _training(view.project)
+    sys.stdout.write(f"{run.getStatus()} {getattr(run, 'outputModel', None)} {run.getErrorMessage()}\n")
+    window.viewWidget.refreshRuns()
+    yield None
+    view._selectItemProtocol(run)
+    yield None
+    driver.picture("7_finished")
+
+
+def _training(project: Any) -> Any:
+    """The run that was started, as it stands in its own database."""
+    run = next(run for run in project.getRuns() if run.getClassName() == "ProtCryoparesTrain")
+    project._updateProtocol(run)
+    return run
+
+
+def main() -> None:
+    """Open the project's window and begin."""
+    name, folder = sys.argv[1], Path(sys.argv[2]).absolute()
+    pw.Config.setDomain("pwem")
+    from pyworkflow.gui.project.project import ProjectWindow
+    from pyworkflow.project import Manager
+
+    path = Manager().getProjectPath(name)
+    os.chdir(path)
+    window = ProjectWindow(path)
+    driver = Driver(window.root, folder)
+    driver.start(scenario(driver, window))
+    window.show()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""A Scipion installation of its own, in a temporary folder, and a project in it with simulated particles."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+N_PARTICLES = 240
+# A network that trains in seconds; good for nothing else.
+TINY = "models.image2sphere.lmax=4 models.image2sphere.so3components.i2sprojector.sphere_fdim=32 "
+TINY += "models.image2sphere.so3components.s2conv.f_out=8 models.image2sphere.so3components.so3outputgrid.hp_order=1 "
+TINY += "datamanager.num_augmented_copies_per_batch=2"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Where Scipion lives, and the environment variables that say so."""
+
+    folder: Path
+
+    @property
+    def variables(self) -> dict[str, str]:
+        # Scipion starts `python` from the path.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        own = {"SCIPION_HOME": str(self.folder / "home"), "SCIPION_USER_DATA": str(self.folder / "data"), "PATH": path}
+        fixed = {
+            "SCIPION_NOTIFY": "False",
+            "SCIPION_DOMAIN": "pwem",
+            "NO_COLOR": "1",
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+        }
+        kept = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "DISPLAY")}
+        return {**kept, **own, **fixed}
+
+    def run(self, *command: str, timeout: float = 300, **variables: str) -> subprocess.CompletedProcess:
+        """A command in Scipion's environment, from its folder."""
+        environment = {**self.variables, **variables}
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout)
+
+    def python(self, code: str, *arguments: str, timeout: float = 300, **variables: str) -> str:
+        """What Python code prints that starts in a project's domain, under -O as Scipion is often run."""
+        done = self.run(sys.executable, "-O", "-c", PREAMBLE + code, *arguments, timeout=timeout, **variables)
+        if done.returncode:
+            raise RuntimeError(done.stdout + done.stderr)
+        return done.stdout
+
+
+PREAMBLE = """
+import os, sys
+import pyworkflow as pw
+pw.Config.setDomain("pwem"); pw.Config.getDomain().getPlugins()
+from pyworkflow.project import Manager
+from cryopares_plugin.protocols import *
+
+def open_project(name):
+    project = Manager().loadProject(name)
+    os.chdir(project.path)
+    return project
+
+def link(pointer, protocol, output):
+    pointer.set(protocol)
+    pointer.setExtended(output)
+"""
+
+IMPORT = """
+from pwem.protocols import ProtImportParticles
+name, star = sys.argv[1:]
+project = Manager().createProject(name)
+os.chdir(project.path)
+imported = project.newProtocol(ProtImportParticles, importFrom=ProtImportParticles.IMPORT_FROM_RELION, starFile=star,
+                               samplingRate=10.0, magnification=50000, objLabel="particles")
+project.launchProtocol(imported, wait=True)
+if not imported.isFinished():
+    sys.exit(imported.getErrorMessage())
+"""
+
+
+def install(folder: Path) -> Installation:
+    """Configure Scipion, and simulate particles for all projects."""
+    for name in ("home", "data"):
+        (folder / name).mkdir(parents=True)
+    installation = Installation(folder)
+    done = installation.run(sys.executable, "-m", "scipion", "config", "--unattended")
+    if done.returncode:
+        raise RuntimeError(done.stdout + done.stderr)
+    options = f"--phantom --n_particles {N_PARTICLES} --image_size_px 32 --sampling_rate 10 --snr 10 --out_dir simulated"
+    done = installation.run(sys.executable, "-m", "cryopares_simulate", *options.split())
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return installation
+
+
+def project_with_particles(installation: Installation, name: str) -> Path:
+    """The folder of a new project whose first run is an import of the simulated particles."""
+    installation.python(IMPORT, name, str(installation.folder / "simulated" / "particles.star"))
+    return installation.folder / "data" / "projects" / name
