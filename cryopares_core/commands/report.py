@@ -25,11 +25,8 @@ def _main(argv: Optional[Sequence[str]]) -> None:
     folder = Path(parser.parse_args(argv).version_dir)
     if not (folder / "run.json").is_file():
         raise UserError(f"{folder}: no run of cryopares_train is there (it has no run.json). Give its version_N folder.")
-    from cryopares_core.plots.curves import save_learning_curves
-    from cryopares_core.plots.records import read_run
     from cryopares_core.plots.report import write_report
 
-    save_learning_curves(read_run(folder))
     logger.info("Wrote %s", write_report(folder))
 
 

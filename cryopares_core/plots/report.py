@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, List, Optional, Tuple, Union
 
 from cryopares_core.files import write_text
-from cryopares_core.plots.curves import draw_learning_curves
+from cryopares_core.plots.curves import draw_learning_curves, save_learning_curves
 from cryopares_core.plots.errors import FAIR_DEGS, GOOD_DEGS, draw_error_histograms
 from cryopares_core.plots.figures import new_figure, png_bytes
 from cryopares_core.plots.judgement import judge
@@ -20,8 +20,9 @@ NO_VALUE = "–"
 
 
 def write_report(version_dir: Union[str, Path]) -> Path:
-    """Write `report.html` into a run's folder, all of it or nothing, and return its path."""
+    """Write `report.html` and `learning_curves.png` into a run's folder, each all or nothing; returns the report's path."""
     record = read_run(version_dir)
+    save_learning_curves(record)
     path = record.folder / "report.html"
     write_text(path, report_html(record))
     return path

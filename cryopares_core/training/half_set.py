@@ -50,6 +50,12 @@ class Plan:
         return float(self.preprocessing.sampling_rate_angs or 0)
 
     @property
+    def mask(self) -> Tensor:
+        """What each picture is multiplied by before the network gets it, `(s, s)`."""
+        radius = self.config.datamanager.particlesDataset.mask_radius_angs
+        return network_mask(self.images.shape[-1], self.sampling_rate_angs, radius)
+
+    @property
     def particles_per_batch(self) -> int:
         data = self.config.datamanager
         return self.arguments.batch_size // (data.num_augmented_copies_per_batch if data.augment_train else 1)
@@ -121,9 +127,7 @@ def _network(plan: Plan, half: HalfSet) -> PoseNetwork:
 
 
 def _module(plan: Plan, network: PoseNetwork) -> PoseTraining:
-    radius = plan.config.datamanager.particlesDataset.mask_radius_angs
-    mask = network_mask(plan.images.shape[-1], plan.sampling_rate_angs, radius)
-    module = PoseTraining(network, plan.config, plan.symmetry, mask)
+    module = PoseTraining(network, plan.config, plan.symmetry, plan.mask)
     if plan.arguments.compile_model:
         network.encoder.compile()
     return module

@@ -26,8 +26,10 @@ from cryopares_core.particles.prepare import complete_settings, prepare_particle
 from cryopares_core.particles.preprocess import PreprocessSettings
 from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.plots.report import write_report
 from cryopares_core.progress import Countdown
-from cryopares_core.training.curves import draw_learning_curves
+from cryopares_core.training.account import kept_warnings, reported
+from cryopares_core.training.gallery import save_gallery
 from cryopares_core.training.half_set import HalfSet, HalfSetResult, Plan, train_half_set
 from cryopares_core.training.phases import Phases
 
@@ -48,6 +50,23 @@ def run_training(arguments: Any, config: Config, phases: Phases, continued_dir: 
     ------
     UserError : anything in the input or the settings that the user can mend
     """
+    with kept_warnings() as warnings:
+        plan, parts = _prepare(arguments, config, phases)
+        run_dir = continued_dir or _new_version_dir(Path(arguments.train_save_dir))
+        halves = [HalfSet(number, run_dir / (f"half{number}" if number else "allParticles"), *ids) for number, ids in parts.items()]
+        warnings.write_to(run_dir)
+        _write_description(run_dir, plan, halves)
+        with phases("pictures"):
+            save_gallery(run_dir, plan, halves[0].train_ids)
+        with reported(run_dir):
+            results = [_train(run_dir, plan, half, resume=continued_dir is not None) for half in halves]
+    logger.info("%s", _summary(run_dir, results))
+    logger.info("%s", phases.table())
+    return run_dir
+
+
+def _prepare(arguments: Any, config: Config, phases: Phases) -> tuple[Plan, dict[int, tuple[np.ndarray, np.ndarray]]]:
+    """Check everything, read and prepare the particles; with them, training and validation particles by half set."""
     group = point_group(arguments.symmetry)
     problems = config.batch_problems(arguments.batch_size) + _folder_problems(arguments.train_save_dir)
     problems += _finetune_problems(arguments) + _simulation_problems(arguments, config)
@@ -60,18 +79,16 @@ def run_training(arguments: Any, config: Config, phases: Phases, continued_dir: 
         parts = _split(table, arguments, config)
     with phases("preparing"):
         images = prepare_particles(table, preprocessing, device, progress=Countdown("Prepared", "pictures"))
-    plan = Plan(arguments, config, group.name, preprocessing, table, images, device, phases)
-    run_dir = continued_dir or _new_version_dir(Path(arguments.train_save_dir))
-    _write_description(run_dir, plan)
-    results = []
-    for number, (train_ids, val_ids) in parts.items():
-        half = HalfSet(number, run_dir / (f"half{number}" if number else "allParticles"), train_ids, val_ids)
-        logger.info("%s: %s particles to train on, %s to validate", half.name, f"{len(train_ids):,}", f"{len(val_ids):,}")
-        results.append(train_half_set(plan, half, resume=continued_dir is not None))
-        _draw(run_dir, results, group.name)
-    logger.info("%s", _summary(run_dir, results))
-    logger.info("%s", phases.table())
-    return run_dir
+    return Plan(arguments, config, group.name, preprocessing, table, images, device, phases), parts
+
+
+def _train(run_dir: Path, plan: Plan, half: HalfSet, resume: bool) -> HalfSetResult:
+    """Train one half set and bring the run's report up to date."""
+    logger.info("%s: %s particles to train on, %s to validate", half.name, f"{len(half.train_ids):,}", f"{len(half.val_ids):,}")
+    result = train_half_set(plan, half, resume)
+    with plan.phases("pictures"):
+        write_report(run_dir)
+    return result
 
 
 def choose_device(accelerator: str, n_threads: int | None) -> torch.device:
@@ -184,7 +201,7 @@ def _new_version_dir(save_dir: Path) -> Path:
             number += 1
 
 
-def _write_description(run_dir: Path, plan: Plan) -> None:
+def _write_description(run_dir: Path, plan: Plan, halves: list[HalfSet]) -> None:
     """`config.yml` and `run.json`: what was asked, of which version, on what."""
     write_text(run_dir / "config.yml", to_yaml(plan.config))
     description = {
@@ -194,17 +211,14 @@ def _write_description(run_dir: Path, plan: Plan) -> None:
         "folder": os.getcwd(),
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "arguments": asdict(plan.arguments),
+        "half_sets": [half.name for half in halves],
+        "n_epochs_simulation": plan.config.train.n_epochs_simulation,
         "symmetry": plan.symmetry,
         "n_particles": len(plan.table),
         "sampling_rate_angs": plan.sampling_rate_angs,
         "image_size_px": plan.preprocessing.image_size_px,
     }
     write_text(run_dir / "run.json", json.dumps(description, indent=2) + "\n")
-
-
-def _draw(run_dir: Path, results: list[HalfSetResult], symmetry: str) -> None:
-    histories = {result.name: result.epochs for result in results}
-    draw_learning_curves(run_dir / "learning_curves.png", histories, f"Training, symmetry {symmetry}")
 
 
 def _summary(run_dir: Path, results: list[HalfSetResult]) -> str:
@@ -214,4 +228,4 @@ def _summary(run_dir: Path, results: list[HalfSetResult]) -> str:
         f"median {result.best['val_median_geo_degs']:.2f}°  under 5°: {result.best['val_share_under_5_degs']:.0%}"
         for result in results
     ]
-    return "\n".join(["Finished. On held-out particles:", *rows, f"Models and learning_curves.png are in {run_dir}"])
+    return "\n".join(["Finished. On held-out particles:", *rows, f"Models are in {run_dir}; open report.html there to see more"])
