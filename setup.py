@@ -70,7 +70,7 @@ setup(
     python_requires=">=3.8",
     packages=["cryopares", *find_packages(include=["cryopares_core*", "cryopares_plugin*"])],
     package_dir={"cryopares": "cryopares_plugin/installer"},
-    py_modules=["cryopares_train", "cryopares_simulate", "cryopares_workflow"],
+    py_modules=["cryopares_train", "cryopares_simulate", "cryopares_report", "cryopares_workflow"],
     package_data={"cryopares_plugin": ["protocols.conf", "templates/*.json.template"]},
     install_requires=["omegaconf>=2.3"],
     extras_require={"core": CORE, "scipion": SCIPION, "all": BOTH, "test": TEST},
@@ -78,6 +78,7 @@ setup(
         "console_scripts": [
             "cryopares_train = cryopares_core.commands.train:main",
             "cryopares_simulate = cryopares_core.commands.simulate:main",
+            "cryopares_report = cryopares_core.commands.report:main",
             "cryopares_workflow = cryopares_workflow:main",
         ],
         "pyworkflow.plugin": ["cryopares_plugin = cryopares_plugin"],

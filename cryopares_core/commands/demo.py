@@ -55,10 +55,11 @@ def _test_on_new_particles(folder: Path) -> None:
     import torch
 
     from cryopares_core.geometry.rotations import euler_degs_to_matrix, matrix_to_euler_degs, pose_error_degs
-    from cryopares_core.inference.pictures import draw_pose_comparison
     from cryopares_core.inference.predict import predict_poses
     from cryopares_core.model.storage import load_model
     from cryopares_core.particles.star import read_particles
+    from cryopares_core.plots.figures import new_figure, save_png
+    from cryopares_core.plots.poses import draw_pose_comparison
 
     versions = sorted((folder / "run").glob("version_*"), key=lambda path: int(path.name.split("_")[1]))
     if not versions:
@@ -73,7 +74,9 @@ def _test_on_new_particles(folder: Path) -> None:
     table.write_star(folder / "predicted.star", {name: found[:, i].numpy().round(4) for i, name in enumerate(names)})
     share = (error < 10).double().mean()
     title = f"{len(table)} particles that the network never saw: median error {error.median():.1f}°, {share:.0%} under 10°"
-    draw_pose_comparison(folder / "held_out_poses.png", poses, truth, error, title)
+    figure = new_figure(12.5, 4.3)
+    draw_pose_comparison(figure, table.eulers_deg, found.numpy(), error.numpy(), title)
+    save_png(figure, folder / "held_out_poses.png")
     sys.stdout.write(_report(folder, versions[-1], title, table.eulers_deg.tolist(), found.tolist(), error.tolist()))
 
 
@@ -81,7 +84,7 @@ def _report(folder: Path, version: Path, title: str, known: Sequence, found: Seq
     row = "{:>8.1f} {:>8.1f} {:>8.1f}   {:>8.1f} {:>8.1f} {:>8.1f}   {:>6.1f}\n".format
     table = "".join(row(*known[i], *found[i], error[i]) for i in range(8))
     heading = f"{'true rot':>8} {'tilt':>8} {'psi':>8}   {'pred rot':>8} {'tilt':>8} {'psi':>8}   {'error':>6}\n"
-    pictures = f"Look at {version / 'learning_curves.png'}\n    and {folder / 'held_out_poses.png'}\n"
+    pictures = f"Look at {version / 'report.html'}\n    and {folder / 'held_out_poses.png'}\n"
     return f"\n{title}\nThe first eight (degrees):\n{heading}{table}{pictures}"
 
 

@@ -12,6 +12,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from cryopares_core.config.schema import Config
@@ -46,6 +47,11 @@ class Plan:
     def image_size_px(self) -> int:
         """Side of the network's pictures."""
         return int(self.preprocessing.image_size_px or 0)
+
+    @property
+    def mask(self) -> Tensor:
+        """What each picture is multiplied by before the network gets it, `(s, s)`."""
+        return network_mask(self.image_size_px, self.sampling_rate_angs, self.preprocessing.mask_radius_angs)
 
     @property
     def particles_per_batch(self) -> int:
@@ -113,8 +119,7 @@ def _fit(plan: Plan, stage: Stage, network: PoseNetwork, resume: bool) -> None:
 
 
 def _module(plan: Plan, network: PoseNetwork) -> PoseTraining:
-    mask = network_mask(plan.image_size_px, plan.sampling_rate_angs, plan.preprocessing.mask_radius_angs)
-    module = PoseTraining(network, plan.config, plan.symmetry, mask)
+    module = PoseTraining(network, plan.config, plan.symmetry, plan.mask)
     if plan.arguments.compile_model:
         network.encoder.compile()
     return module

@@ -28,10 +28,12 @@ from cryopares_core.particles.prepare import prepare_particles
 from cryopares_core.particles.preprocess import PreprocessSettings
 from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.plots.report import write_report
 from cryopares_core.progress import Countdown
+from cryopares_core.training.account import KeptWarnings, kept_warnings, reported
 from cryopares_core.training.checks import run_problems
-from cryopares_core.training.curves import draw_learning_curves
 from cryopares_core.training.fit import Plan, StageResult
+from cryopares_core.training.gallery import save_gallery
 from cryopares_core.training.half_set import HalfSet, Particles, train_half_set
 from cryopares_core.training.phases import Phases
 from cryopares_core.training.pretraining import (
@@ -67,8 +69,9 @@ def run_training(arguments: Any, config: Config, phases: Phases, continued_dir: 
     if problems:
         raise UserError(problems)
     device = choose_device(arguments.accelerator, arguments.n_threads)
-    run = _Run(arguments, config, group.name, device, phases, continued_dir)
-    results = run.on_particles() if arguments.particles_star_fname else run.on_views()
+    with kept_warnings() as warnings:
+        run = _Run(arguments, config, group.name, device, phases, warnings, continued_dir)
+        results = run.on_particles() if arguments.particles_star_fname else run.on_views()
     logger.info("%s", _summary(run.folder, results))
     logger.info("%s", phases.table())
     return run.folder
@@ -83,6 +86,7 @@ class _Run:
     symmetry: str
     device: torch.device
     phases: Phases
+    warnings: KeptWarnings
     continued_dir: Path | None
     folder: Path = Path()
 
@@ -99,13 +103,19 @@ class _Run:
             particles = Particles(table, prepare_particles(table, plan.preprocessing, self.device, progress=progress))
         simulation = self._simulation(plan, simulated_map, table)
         self._begin(plan, len(table), [_half_name(number) for number in parts], simulation.n_epochs if simulation else 0)
-        results: list[StageResult] = []
-        for number, (train_ids, val_ids) in parts.items():
-            half = HalfSet(number, self.folder / _half_name(number), train_ids, val_ids)
-            logger.info("%s: %s particles to train on, %s to validate", half.name, f"{len(train_ids):,}", f"{len(val_ids):,}")
-            results.append(train_half_set(plan, particles, half, simulation, resume=self.continued_dir is not None))
-            self._draw(results)
-        return results
+        halves = [HalfSet(number, self.folder / _half_name(number), *ids) for number, ids in parts.items()]
+        with self.phases("pictures"):
+            save_gallery(self.folder, plan, particles, halves[0].train_ids)
+        with reported(self.folder):
+            return [self._half_set(plan, particles, half, simulation) for half in halves]
+
+    def _half_set(self, plan: Plan, particles: Particles, half: HalfSet, simulation: Simulation | None) -> StageResult:
+        """Train one half set and bring the run's report up to date."""
+        logger.info("%s: %s particles to train on, %s to validate", half.name, f"{len(half.train_ids):,}", f"{len(half.val_ids):,}")
+        result = train_half_set(plan, particles, half, simulation, resume=self.continued_dir is not None)
+        with self.phases("pictures"):
+            write_report(self.folder)
+        return result
 
     def on_views(self) -> list[StageResult]:
         """One model, on simulated views of the map alone."""
@@ -118,8 +128,10 @@ class _Run:
         self._begin(plan, 0, [SIMULATED], 0)
         lightning.seed_everything(self.config.train.seed, verbose=False)
         folder, resume = self.folder / SIMULATED, self.continued_dir is not None
-        result = pretrain(plan, simulation, folder, SIMULATED, DEFAULT_VIEWS, 0, plan.network(), resume)
-        self._draw([result])
+        with reported(self.folder):
+            result = pretrain(plan, simulation, folder, SIMULATED, DEFAULT_VIEWS, 0, plan.network(), resume)
+        with self.phases("pictures"):
+            write_report(self.folder)
         return [result]
 
     def _map(self) -> SimulatedMap | None:
@@ -139,11 +151,8 @@ class _Run:
     def _begin(self, plan: Plan, n_particles: int, half_sets: list[str], n_epochs_simulation: int) -> None:
         """Make the run's folder, with its description."""
         self.folder = self.continued_dir or _new_version_dir(Path(self.arguments.train_save_dir))
+        self.warnings.write_to(self.folder)
         _write_description(self.folder, plan, n_particles, half_sets, n_epochs_simulation)
-
-    def _draw(self, results: list[StageResult]) -> None:
-        histories = {result.name: result.epochs for result in results}
-        draw_learning_curves(self.folder / "learning_curves.png", histories, f"Training, symmetry {self.symmetry}")
 
 
 def _half_name(number: int) -> str:
@@ -234,4 +243,4 @@ def _summary(run_dir: Path, results: list[StageResult]) -> str:
         f"median {result.best['val_median_geo_degs']:.2f}°  under 5°: {result.best['val_share_under_5_degs']:.0%}"
         for result in results
     ]
-    return "\n".join(["Finished. On held-out particles:", *rows, f"Models and learning_curves.png are in {run_dir}"])
+    return "\n".join(["Finished. On held-out particles:", *rows, f"Models are in {run_dir}; open report.html there to see more"])

@@ -1,0 +1,83 @@
+"""Learning curves: loss, errors and learning rate against epochs."""
+
+from typing import Any, Callable, List, Tuple
+
+from cryopares_core.plots.figures import COLOURS, GREY, new_figure, save_png, say_nothing_yet, styled
+from cryopares_core.plots.readers import Epoch
+from cryopares_core.plots.records import HalfRecord, RunRecord
+
+LINES = {
+    "loss": [("loss", "training", "--"), ("val_loss", "validation", "-")],
+    "error": [("val_geo_degs", "mean", "-"), ("val_median_geo_degs", "median", ":")],
+    "rate": [("lr", "", "-")],
+}
+DEGREE_TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+
+
+@styled
+def draw_learning_curves(figure: Any, record: RunRecord, title: str = "") -> None:
+    """Three panels: loss of training and validation, mean and median validation error, learning rate.
+
+    Epochs of pretraining on simulated views stand left of 0, on a shaded ground. The best epoch is ringed.
+    """
+    panels = dict(zip(LINES, figure.subplots(1, 3)))
+    for half in record.halves.values():
+        for name, axes in panels.items():
+            _draw_half(axes, half, LINES[name], one_of_many=len(record.halves) > 1)
+    _finish(panels["loss"], "Loss", "Loss (nats)", record)
+    _finish(panels["error"], "Error of held-out particles", "Angular error (degrees)", record)
+    _finish(panels["rate"], "Learning rate", "Learning rate", record)
+    _degrees(panels["error"])
+    panels["rate"].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    if not any(axes.lines for axes in panels.values()):
+        say_nothing_yet(figure, "The first epoch has not ended yet.")
+    figure.suptitle(title)
+
+
+def save_learning_curves(record: RunRecord) -> None:
+    """`learning_curves.png` in the run's folder."""
+    figure = new_figure(12.5, 4.0)
+    draw_learning_curves(figure, record, f"Training, symmetry {record.symmetry}")
+    save_png(figure, record.folder / "learning_curves.png")
+
+
+def _draw_half(axes: Any, half: HalfRecord, lines: List[Tuple[str, str, str]], one_of_many: bool) -> None:
+    colour = COLOURS.get(half.name, "black")
+    for key, word, style in lines:
+        label = " ".join(part for part in (half.name if one_of_many or not word else "", word) if part)
+        look = {"color": colour, "linewidth": 1.6, "markersize": 3, "linestyle": style}
+        _curve(axes, half.simulation, key, lambda epoch: epoch - len(half.simulation), dict(look, marker="s", alpha=0.6))
+        _curve(axes, half.epochs, key, float, dict(look, marker="o", label=label))
+        if half.best and key in half.best and key.startswith("val"):
+            axes.plot(half.best["epoch"], half.best[key], "o", markersize=9, markerfacecolor="none", color=colour)
+
+
+def _curve(axes: Any, epochs: List[Epoch], key: str, place: Callable[[float], float], look: Any) -> None:
+    points = [(place(line["epoch"]), line[key]) for line in epochs if key in line]
+    if points:
+        axes.plot([x for x, _ in points], [y for _, y in points], **look)
+
+
+def _finish(axes: Any, title: str, y_label: str, record: RunRecord) -> None:
+    simulated = max([len(half.simulation) for half in record.halves.values()], default=0)
+    if simulated:
+        axes.axvspan(0.5 - simulated, 0.5, color=GREY, alpha=0.12, linewidth=0)
+        axes.text(0.5, 1.0, "simulated ", transform=axes.get_xaxis_transform(), ha="right", va="top", fontsize=8, color=GREY)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel="Epoch", ylabel=y_label, title=title)
+    axes.grid(True, which="major", alpha=0.25)
+    if axes.lines:
+        axes.legend()
+
+
+def _degrees(axes: Any) -> None:
+    """A logarithmic axis of angles with plain numbers."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set(
+        major_locator=FixedLocator(DEGREE_TICKS), minor_locator=NullLocator(), major_formatter=FuncFormatter(lambda y, _: f"{y:g}")
+    )
+    if axes.lines:
+        values = [y for line in axes.lines for y in line.get_ydata()]
+        axes.set_ylim(min(values) / 1.3, max(values) * 1.3)

@@ -1,0 +1,138 @@
+"""What a run's curves mean in plain words, each remark with the rule it comes from."""
+
+from dataclasses import dataclass
+from typing import List, Optional, Tuple
+
+from cryopares_core.plots.readers import Epoch
+from cryopares_core.plots.records import HalfRecord, RunRecord, share_under
+
+GOOD, NOTE, WARNING = "good", "note", "warning"
+GOOD_MEAN_DEGS = 5.0
+USABLE_MEAN_DEGS, USABLE_MEDIAN_DEGS = 15.0, 8.0
+LOOK_BACK = 3
+CLEAR_CHANGE = 0.05
+WAIT_EPOCHS = 5
+FEW_HELD_OUT = 100
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A sentence for the user, what it was concluded from, and how serious it is: good, note or warning."""
+
+    text: str
+    rule: str
+    level: str
+
+
+def judge(record: RunRecord) -> List[Remark]:
+    """Remarks on each half set and on the run; empty before the first validation."""
+    remarks = [remark for half in record.halves.values() for remark in judge_half(half)]
+    extra = [_unfinished(record), _halves_differ(record)]
+    return remarks + [remark for remark in extra if remark]
+
+
+def judge_half(half: HalfRecord) -> List[Remark]:
+    """Remarks on one half set's epochs."""
+    epochs = [line for line in half.epochs if "val_loss" in line and "val_geo_degs" in line]
+    if not epochs:
+        return []
+    rules = (_level, _overfits, _still_falls, _stands_still, _outliers, _few)
+    return [remark for remark in (rule(half, epochs) for rule in rules) if remark]
+
+
+def _best_errors(epochs: List[Epoch]) -> Tuple[float, float]:
+    """Mean and median error in degrees at the lowest validation loss."""
+    best: Epoch = min(epochs, key=lambda line: line["val_loss"])
+    mean: float = best["val_geo_degs"]
+    return mean, best.get("val_median_geo_degs", mean)
+
+
+def _level(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
+    mean, median = _best_errors(epochs)
+    at = f"{half.name}: the particles held out are off by {mean:.1f}° on average, {median:.1f}° in the median."
+    if mean < GOOD_MEAN_DEGS:
+        return Remark(f"{at} This is a good model.", f"mean error under {GOOD_MEAN_DEGS:.0f}°", GOOD)
+    if mean < USABLE_MEAN_DEGS and median < USABLE_MEDIAN_DEGS:
+        rule = f"mean error under {USABLE_MEAN_DEGS:.0f}° and median under {USABLE_MEDIAN_DEGS:.0f}°"
+        return Remark(f"{at} This model can be used; there is room for better.", rule, GOOD)
+    rule = f"mean error of {USABLE_MEAN_DEGS:.0f}° or more, or median of {USABLE_MEDIAN_DEGS:.0f}° or more"
+    return Remark(f"{at} This is not enough for reliable poses.", rule, WARNING)
+
+
+def _overfits(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
+    """Validation loss rises from its best epoch on, while training loss goes on falling."""
+    best = min(range(len(epochs)), key=lambda place: epochs[place]["val_loss"])
+    since, last = epochs[best:], epochs[-1]
+    if len(since) <= LOOK_BACK or "loss" not in last or "loss" not in since[0]:
+        return None
+    rises = last["val_loss"] - since[0]["val_loss"] > CLEAR_CHANGE * abs(since[0]["val_loss"])
+    if not (rises and last["loss"] < since[0]["loss"]):
+        return None
+    text = (
+        f"{half.name}: validation loss rises while training loss falls since epoch {since[0]['epoch']}: overfitting. The model of "
+        "that epoch is kept. Use more particles, more weight_decay or augmentation, or a smaller lmax."
+    )
+    rule = f"over {LOOK_BACK} epochs after the best, validation loss is {CLEAR_CHANGE:.0%} higher and training loss lower"
+    return Remark(text, rule, WARNING)
+
+
+def _still_falls(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
+    recent = [line["val_geo_degs"] for line in epochs[-LOOK_BACK - 1 :]]
+    fell = len(recent) > LOOK_BACK and all(later < earlier for earlier, later in zip(recent, recent[1:]))
+    if not fell or recent[-1] > (1 - CLEAR_CHANGE) * recent[0]:
+        return None
+    rule = f"mean error fell in each of the last {LOOK_BACK} epochs, by over {CLEAR_CHANGE:.0%} in all"
+    text = f"the error still fell in the last three epochs, from {recent[0]:.1f}° to {recent[-1]:.1f}°: train longer (n_epochs)."
+    return Remark(f"{half.name}: {text}", rule, NOTE)
+
+
+def _stands_still(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
+    """High errors and a flat loss: the network is too small, the learning rate too low, or the data wrong."""
+    if len(epochs) <= WAIT_EPOCHS or _best_errors(epochs)[0] < 2 * GOOD_MEAN_DEGS:
+        return None
+    earlier = min(line["val_loss"] for line in epochs[:-WAIT_EPOCHS])
+    recent = min(line["val_loss"] for line in epochs[-WAIT_EPOCHS:])
+    if recent < earlier - 0.01 * abs(earlier):
+        return None
+    text = (
+        "validation no longer gets better while errors are high: underfitting, or wrong input. Check symmetry, poses and CTF of "
+        "the particles, then try a larger lmax, resnet50 or a higher learning_rate."
+    )
+    return Remark(f"{half.name}: {text}", f"mean error over 10° and no lower validation loss for {WAIT_EPOCHS} epochs", WARNING)
+
+
+def _outliers(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
+    mean, median = _best_errors(epochs)
+    if mean < 2 * median or mean < GOOD_MEAN_DEGS:
+        return None
+    far = share_under(half, 30.0)
+    share = "" if far is None else f" ({1 - far:.0%} are off by more than 30°)"
+    text = f"{half.name}: most particles are found well and some are far off{share}: bad particles, wrong poses in the STAR file, "
+    return Remark(text + "or views that look alike.", "mean error over twice the median", NOTE)
+
+
+def _few(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
+    if half.n_val is None or half.n_val >= FEW_HELD_OUT:
+        return None
+    text = f"{half.name}: only {half.n_val} particles were held out: the errors are uncertain."
+    return Remark(text, f"fewer than {FEW_HELD_OUT} particles held out", NOTE)
+
+
+def _unfinished(record: RunRecord) -> Optional[Remark]:
+    if record.finished or record.n_epochs is None or not record.halves:
+        return None
+    done = ", ".join(f"{name} {len(record.halves[name].epochs) if name in record.halves else 0}" for name in record.expected)
+    text = f"The run has not done all its epochs yet ({done} of {record.n_epochs}). If it was stopped, it goes on with"
+    return Remark(
+        f"{text} cryopares_train --continue_checkpoint_dir {record.folder}", "epochs in metrics.jsonl against n_epochs", NOTE
+    )
+
+
+def _halves_differ(record: RunRecord) -> Optional[Remark]:
+    """Two half sets of the same particles should do equally well."""
+    best = [half.best for half in record.halves.values() if len(half.epochs) == record.n_epochs]
+    means = sorted(line["val_geo_degs"] for line in best if line and "val_geo_degs" in line)
+    if len(means) < 2 or means[1] < 1.5 * means[0] or means[1] < GOOD_MEAN_DEGS:
+        return None
+    text = f"The half sets differ: mean errors of {means[0]:.1f}° and {means[1]:.1f}°. Train longer, or look for what differs in "
+    return Remark(text + "their particles.", "one mean error 1.5 times the other", WARNING)

@@ -1,0 +1,61 @@
+"""The settings of a run beside their defaults, from its `config.yml` and `run.json`."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List
+
+from cryopares_core.config.arguments import TrainArguments
+from cryopares_core.config.merge import load_config
+from cryopares_core.config.parameters import get_value, parameters
+from cryopares_core.config.schema import Config
+from cryopares_core.errors import UserError
+from cryopares_core.plots.records import RunRecord
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting as text, with its unit and meaning."""
+
+    name: str
+    value: str
+    default: str
+    help: str
+
+    @property
+    def changed(self) -> bool:
+        return self.value != self.default
+
+
+def all_settings(record: RunRecord) -> List[Setting]:
+    """Options of the command line, then the tree of parameters; what cannot be read, or is of another version, is left out."""
+    given = record.arguments
+    options = {"--" + name: leaf for name, leaf in parameters(TrainArguments).items() if name in given}
+    settings = [_setting(name, leaf, given[leaf.name]) for name, leaf in options.items()]
+    tree = _tree(record.folder / "config.yml")
+    return settings + [_setting(name, leaf, tree[name]) for name, leaf in parameters(Config).items() if name in tree]
+
+
+def command_line(record: RunRecord) -> str:
+    """The command as it can be typed again, without the folder that the program lies in."""
+    words = [str(word) for word in record.settings.get("command") or []]
+    return shlex.join([Path(words[0]).stem.replace("__main__", "cryopares_train"), *words[1:]]) if words else ""
+
+
+def _tree(path: Path) -> Dict[str, Any]:
+    try:
+        config = load_config(str(path))
+    except UserError:
+        return {}
+    return {name: get_value(config, name) for name in parameters(Config)}
+
+
+def _setting(name: str, leaf: Any, value: Any) -> Setting:
+    unit = f" ({leaf.rules.unit})" if leaf.rules.unit else ""
+    return Setting(name, _text(value), _text(leaf.default), leaf.rules.help.rstrip(".") + unit)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "–"
+    return "–" if value is None else str(value)
