@@ -39,6 +39,7 @@ class CryoparesFormViewer(ProtocolViewer):
     """Learning curves, errors, views, particles, report and TensorBoard of a training run."""
 
     _label = "training run"
+    formWindow: Any
     _targets = [  # noqa: RUF012 -- Scipion's own convention
         ProtCryoparesTrain,
         ProtCryoparesFinetune,
