@@ -9,6 +9,7 @@ from cryopares_core.config.parameters import param
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 _CONTINUE = "continue_checkpoint_dir"
+_MAP = "map_fname_for_simulated_pretraining"
 
 
 @dataclass
@@ -16,16 +17,18 @@ class TrainArguments:
     """What to train on, where to write, and for how long; all else is in the configuration tree."""
 
     symmetry: Optional[str] = param(
-        None, "Point group symmetry: C1, D7, T, O, I and so on, on RELION's axes.", required_unless=_CONTINUE, label="Symmetry"
+        None, "Point group symmetry: C1, D7, T, O, I and so on, on RELION's axes.", required_unless=(_CONTINUE,), label="Symmetry"
     )
-    particles_star_fname: List[str] = param([], "RELION STAR file of aligned particles, or several.", required_unless=_CONTINUE)
+    particles_star_fname: List[str] = param(
+        [], "RELION STAR file of aligned particles, or several.", required_unless=(_CONTINUE, _MAP)
+    )
     particles_dir: List[str] = param(
         [],
         "Folder that the picture names in the STAR file start from; one, or one for each STAR file. "
         "Without it: the STAR file's folder, then its parents.",
     )
     train_save_dir: Optional[str] = param(
-        None, "Folder for the results; each run adds a version_N to it.", required_unless=_CONTINUE
+        None, "Folder for the results; each run adds a version_N to it.", required_unless=(_CONTINUE,)
     )
     n_epochs: int = param(100, "Training epochs in all, with those before a continued run.", unit="epochs", low=1, label="Epochs")
     batch_size: int = param(64, "Pictures in a batch, augmented copies included.", low=1, label="Batch size")
@@ -38,7 +41,7 @@ class TrainArguments:
     continue_checkpoint_dir: Optional[str] = param(None, "Folder version_N of a run that is to go on.")
     finetune_checkpoint_dir: Optional[str] = param(None, "Folder version_N of a trained model to start from.")
     map_fname_for_simulated_pretraining: Optional[str] = param(
-        None, "Map (MRC) whose simulated projections are learned first. Refused by this version, which says what to do instead."
+        None, "Map (MRC) whose simulated views are learned first, or alone where no particles are given."
     )
     compile_model: bool = param(False, "Compile the network: a slower start, then faster steps.", label="Compile the network?")
     overfit_batches: Optional[int] = param(

@@ -123,7 +123,7 @@ def _help_text(parameter: Parameter) -> str:
     if rules.required:
         text += " Required."
     elif rules.required_unless:
-        text += f" Required, except with --{rules.required_unless}."
+        text += f" Required, except with --{' or --'.join(rules.required_unless)}."
     elif default is not None and default != []:
         text += f" Default: {default}."
     return text.replace("%", "%%")
@@ -156,7 +156,7 @@ def _missing_problems(leaves: Dict[str, Parameter], given: Dict[str, Any]) -> Li
     problems: List[str] = []
     for leaf in leaves.values():
         rules = leaf.rules
-        excused = rules.required_unless and rules.required_unless in given
+        excused = any(name in given for name in rules.required_unless)
         if (rules.required or (rules.required_unless and not excused)) and leaf.name not in given:
             problems.append(f"--{leaf.name} is missing. {rules.help}")
     return problems

@@ -40,7 +40,7 @@ class Rules:
     advanced: bool = False
     aliases: Tuple[str, ...] = ()
     required: bool = False
-    required_unless: str = ""
+    required_unless: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

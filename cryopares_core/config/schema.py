@@ -197,11 +197,28 @@ class Train:
     )
     n_epochs_simulation: int = param(
         0,
-        "Epochs of training on simulated projections before the real particles.",
+        "Epochs on simulated views of a map before the real particles; 0 means 3 where a map is given.",
         unit="epochs",
         low=0,
         high=1000,
         label="Epochs on simulated views",
+    )
+    simulation_snr: float = param(
+        0.1,
+        "Signal-to-noise ratio of the last simulated views; the first have 2.",
+        above=0,
+        high=2.0,
+        label="Last signal-to-noise ratio",
+        advanced=True,
+    )
+    n_views_per_epoch_simulation: Optional[int] = param(
+        None,
+        "Simulated views in an epoch; null means as many as there are training particles, and 10,000 without particles.",
+        unit="views",
+        low=1,
+        high=100_000_000,
+        label="Simulated views in an epoch",
+        advanced=True,
     )
     val_fraction: float = param(
         0.1, "Share of the particles held out for validation.", above=0, high=0.5, label="Share for validation"

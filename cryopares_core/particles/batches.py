@@ -46,9 +46,9 @@ class PreparedDataset(Dataset):
         return Batch(self.images[chosen], self.eulers_degs[chosen])
 
 
-def make_loader(dataset: PreparedDataset, batch_size: int, shuffle: bool) -> DataLoader:
+def make_loader(dataset: Dataset, batch_size: int, shuffle: bool) -> DataLoader:
     """Batches of `batch_size` particles; in training (shuffled) an incomplete last batch is left out if there are others."""
-    drop_last = shuffle and len(dataset) >= batch_size
+    drop_last = shuffle and len(dataset) >= batch_size  # type: ignore[arg-type]
     return DataLoader(dataset, batch_size, shuffle=shuffle, drop_last=drop_last, collate_fn=_as_is, num_workers=0)
 
 

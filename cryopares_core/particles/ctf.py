@@ -30,6 +30,10 @@ class CtfTensors:
     def __len__(self) -> int:
         return len(self.defocus_u_angs)
 
+    def chosen(self, indices: Tensor, device: torch.device | str = "cpu") -> CtfTensors:
+        """Those of some indices `(k,)`, on a device."""
+        return CtfTensors(*(getattr(self, field.name)[indices].to(device) for field in fields(self)))
+
 
 def ctf_tensors(ctf: Any, indices: Any = slice(None), device: torch.device | str = "cpu") -> CtfTensors:
     """Particles `indices` of any object with the fields of `CtfTensors` (arrays of one length), as tensors."""

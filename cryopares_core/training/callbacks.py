@@ -39,8 +39,8 @@ def _told_in_one_sentence(path: Path) -> Iterator[None]:
 
 
 def _run_folder(path: Path) -> Path:
-    """The version_N above `half1/model.safetensors` or `half1/checkpoints/last.ckpt`."""
-    return path.parents[2] if path.parent.name == "checkpoints" else path.parents[1]
+    """The version_N above a file of one of its stages."""
+    return next((folder for folder in path.parents if (folder / "run.json").is_file()), path.parent)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

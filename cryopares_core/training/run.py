@@ -8,10 +8,11 @@ import logging
 import os
 import platform
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import lightning
 import numpy as np
 import torch
 
@@ -22,19 +23,32 @@ from cryopares_core.errors import UserError
 from cryopares_core.files import write_text
 from cryopares_core.geometry.symmetry import point_group
 from cryopares_core.particles.batches import split_particles
-from cryopares_core.particles.prepare import complete_settings, prepare_particles
+from cryopares_core.particles.ctf import ctf_tensors
+from cryopares_core.particles.prepare import prepare_particles
 from cryopares_core.particles.preprocess import PreprocessSettings
 from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.plots.report import write_report
 from cryopares_core.progress import Countdown
-from cryopares_core.training.account import kept_warnings, reported
+from cryopares_core.training.account import KeptWarnings, kept_warnings, reported
+from cryopares_core.training.checks import run_problems
+from cryopares_core.training.fit import Plan, StageResult
 from cryopares_core.training.gallery import save_gallery
-from cryopares_core.training.half_set import HalfSet, HalfSetResult, Plan, train_half_set
+from cryopares_core.training.half_set import HalfSet, Particles, train_half_set
 from cryopares_core.training.phases import Phases
+from cryopares_core.training.pretraining import (
+    DEFAULT_EPOCHS,
+    DEFAULT_VIEWS,
+    SIMULATED,
+    SimulatedMap,
+    Simulation,
+    make_simulation,
+    pretrain,
+)
+from cryopares_core.training.settings import settings_for_map, settings_for_particles
+from cryopares_core.volumes.views import usual_ctfs
 
 logger = logging.getLogger(__name__)
-SMALLEST_PICTURE_PX = 16
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips and notices are not for our users
 
 
@@ -50,45 +64,99 @@ def run_training(arguments: Any, config: Config, phases: Phases, continued_dir: 
     ------
     UserError : anything in the input or the settings that the user can mend
     """
-    with kept_warnings() as warnings:
-        plan, parts = _prepare(arguments, config, phases)
-        run_dir = continued_dir or _new_version_dir(Path(arguments.train_save_dir))
-        halves = [HalfSet(number, run_dir / (f"half{number}" if number else "allParticles"), *ids) for number, ids in parts.items()]
-        warnings.write_to(run_dir)
-        _write_description(run_dir, plan, halves)
-        with phases("pictures"):
-            save_gallery(run_dir, plan, halves[0].train_ids)
-        with reported(run_dir):
-            results = [_train(run_dir, plan, half, resume=continued_dir is not None) for half in halves]
-    logger.info("%s", _summary(run_dir, results))
-    logger.info("%s", phases.table())
-    return run_dir
-
-
-def _prepare(arguments: Any, config: Config, phases: Phases) -> tuple[Plan, dict[int, tuple[np.ndarray, np.ndarray]]]:
-    """Check everything, read and prepare the particles; with them, training and validation particles by half set."""
     group = point_group(arguments.symmetry)
-    problems = config.batch_problems(arguments.batch_size) + _folder_problems(arguments.train_save_dir)
-    problems += _finetune_problems(arguments) + _simulation_problems(arguments, config)
+    problems = config.batch_problems(arguments.batch_size) + run_problems(arguments, config)
     if problems:
         raise UserError(problems)
     device = choose_device(arguments.accelerator, arguments.n_threads)
-    with phases("reading"):
-        table = _read(arguments, config)
-        preprocessing = preprocess_settings(config, table)
-        parts = _split(table, arguments, config)
-    with phases("preparing"):
-        images = prepare_particles(table, preprocessing, device, progress=Countdown("Prepared", "pictures"))
-    return Plan(arguments, config, group.name, preprocessing, table, images, device, phases), parts
+    with kept_warnings() as warnings:
+        run = _Run(arguments, config, group.name, device, phases, warnings, continued_dir)
+        results = run.on_particles() if arguments.particles_star_fname else run.on_views()
+    logger.info("%s", _summary(run.folder, results))
+    logger.info("%s", phases.table())
+    return run.folder
 
 
-def _train(run_dir: Path, plan: Plan, half: HalfSet, resume: bool) -> HalfSetResult:
-    """Train one half set and bring the run's report up to date."""
-    logger.info("%s: %s particles to train on, %s to validate", half.name, f"{len(half.train_ids):,}", f"{len(half.val_ids):,}")
-    result = train_half_set(plan, half, resume)
-    with plan.phases("pictures"):
-        write_report(run_dir)
-    return result
+@dataclass
+class _Run:
+    """What a run was asked for; `folder` is there as soon as something is written."""
+
+    arguments: Any
+    config: Config
+    symmetry: str
+    device: torch.device
+    phases: Phases
+    warnings: KeptWarnings
+    continued_dir: Path | None
+    folder: Path = Path()
+
+    def on_particles(self) -> list[StageResult]:
+        """One model for each half set, or one for all particles."""
+        arguments = self.arguments
+        with self.phases("reading"):
+            simulated_map = self._map()
+            table = _read(arguments, self.config)
+            plan = self._plan(settings_for_particles(self.config, table))
+            parts = _split(table, arguments, self.config)
+        with self.phases("preparing"):
+            progress = Countdown("Prepared", "pictures")
+            particles = Particles(table, prepare_particles(table, plan.preprocessing, self.device, progress=progress))
+        simulation = self._simulation(plan, simulated_map, table)
+        self._begin(plan, len(table), [_half_name(number) for number in parts], simulation.n_epochs if simulation else 0)
+        halves = [HalfSet(number, self.folder / _half_name(number), *ids) for number, ids in parts.items()]
+        with self.phases("pictures"):
+            save_gallery(self.folder, plan, particles, halves[0].train_ids)
+        with reported(self.folder):
+            return [self._half_set(plan, particles, half, simulation) for half in halves]
+
+    def _half_set(self, plan: Plan, particles: Particles, half: HalfSet, simulation: Simulation | None) -> StageResult:
+        """Train one half set and bring the run's report up to date."""
+        logger.info("%s: %s particles to train on, %s to validate", half.name, f"{len(half.train_ids):,}", f"{len(half.val_ids):,}")
+        result = train_half_set(plan, particles, half, simulation, resume=self.continued_dir is not None)
+        with self.phases("pictures"):
+            write_report(self.folder)
+        return result
+
+    def on_views(self) -> list[StageResult]:
+        """One model, on simulated views of the map alone."""
+        with self.phases("reading"):
+            simulated_map = self._map()
+        if simulated_map is None:
+            raise UserError("Give --particles_star_fname, or --map_fname_for_simulated_pretraining.")
+        plan = self._plan(settings_for_map(self.config, len(simulated_map.volume), simulated_map.pixel_size_angs))
+        simulation = make_simulation(plan, simulated_map, usual_ctfs(self.config.train.seed), self.arguments.n_epochs)
+        self._begin(plan, 0, [SIMULATED], 0)
+        lightning.seed_everything(self.config.train.seed, verbose=False)
+        folder, resume = self.folder / SIMULATED, self.continued_dir is not None
+        with reported(self.folder):
+            result = pretrain(plan, simulation, folder, SIMULATED, DEFAULT_VIEWS, 0, plan.network(), resume)
+        with self.phases("pictures"):
+            write_report(self.folder)
+        return [result]
+
+    def _map(self) -> SimulatedMap | None:
+        path = self.arguments.map_fname_for_simulated_pretraining
+        return SimulatedMap.read(path) if path else None
+
+    def _simulation(self, plan: Plan, simulated_map: SimulatedMap | None, table: ParticleTable) -> Simulation | None:
+        if simulated_map is None:
+            return None
+        n_epochs = self.config.train.n_epochs_simulation or DEFAULT_EPOCHS
+        logger.info("First %d epochs on simulated views of %s", n_epochs, self.arguments.map_fname_for_simulated_pretraining)
+        return make_simulation(plan, simulated_map, ctf_tensors(table.ctf), n_epochs)
+
+    def _plan(self, preprocessing: PreprocessSettings) -> Plan:
+        return Plan(self.arguments, self.config, self.symmetry, preprocessing, self.device, self.phases)
+
+    def _begin(self, plan: Plan, n_particles: int, half_sets: list[str], n_epochs_simulation: int) -> None:
+        """Make the run's folder, with its description."""
+        self.folder = self.continued_dir or _new_version_dir(Path(self.arguments.train_save_dir))
+        self.warnings.write_to(self.folder)
+        _write_description(self.folder, plan, n_particles, half_sets, n_epochs_simulation)
+
+
+def _half_name(number: int) -> str:
+    return f"half{number}" if number else "allParticles"
 
 
 def choose_device(accelerator: str, n_threads: int | None) -> torch.device:
@@ -104,31 +172,6 @@ def choose_device(accelerator: str, n_threads: int | None) -> torch.device:
         raise UserError("--accelerator=gpu: PyTorch sees no GPU. Check the driver (nvidia-smi), or use --accelerator auto or cpu.")
     logger.info("No GPU found or wanted: computing on the CPU with %d threads", torch.get_num_threads())
     return torch.device("cpu")
-
-
-def preprocess_settings(config: Config, table: ParticleTable) -> PreprocessSettings:
-    """Settings of the preparation, with what the user left open taken from the particles."""
-    wanted = config.datamanager.particlesDataset
-    asked = PreprocessSettings(
-        sampling_rate_angs=wanted.sampling_rate_angs_for_nnet,
-        image_size_px=wanted.image_size_px_for_nnet,
-        ctf_mode=wanted.ctf_correction,
-        mask_radius_angs=wanted.mask_radius_angs,
-    )
-    settings = complete_settings(table, asked)
-    sampling, size, radius = settings.sampling_rate_angs or 0, settings.image_size_px or 0, settings.mask_radius_angs
-    if size < SMALLEST_PICTURE_PX:
-        raise UserError(
-            f"The network's pictures would have {size} px, fewer than {SMALLEST_PICTURE_PX}: lower "
-            "datamanager.particlesDataset.sampling_rate_angs_for_nnet, or raise image_size_px_for_nnet."
-        )
-    if radius is not None and radius > size * sampling / 2:
-        logger.warning(
-            "The mask's radius of %g Å reaches beyond the picture of %d px at %.4g Å/px (half of it is %.4g Å): nothing is masked "
-            "at its sides. Lower mask_radius_angs, or raise image_size_px_for_nnet.",
-            *(radius, size, sampling, size * sampling / 2),
-        )
-    return settings
 
 
 def _read(arguments: Any, config: Config) -> ParticleTable:
@@ -160,34 +203,6 @@ def _split(table: ParticleTable, arguments: Any, config: Config) -> dict[int, tu
     return parts
 
 
-def _folder_problems(save_dir: str) -> list[str]:
-    """Whether the results can be written, without writing anything yet."""
-    existing = next(folder for folder in (Path(save_dir).absolute(), *Path(save_dir).absolute().parents) if folder.exists())
-    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
-        return []
-    return [f"--train_save_dir={save_dir}: {existing} is not a folder that you may write to. Give another folder."]
-
-
-def _finetune_problems(arguments: Any) -> list[str]:
-    source = arguments.finetune_checkpoint_dir
-    names = ("half1", "half2") if arguments.split_halfs else ("allParticles",)
-    missing = [name for name in names if source and not (Path(source) / name / "model.safetensors").is_file()]
-    return [
-        f"--finetune_checkpoint_dir={source}: there is no {name}/model.safetensors in it. Give the version_N folder of a finished "
-        "run, and the same --split_halfs as that run had."
-        for name in missing
-    ]
-
-
-def _simulation_problems(arguments: Any, config: Config) -> list[str]:
-    if not arguments.map_fname_for_simulated_pretraining and not config.train.n_epochs_simulation:
-        return []
-    return [
-        "Simulated pretraining (--map_fname_for_simulated_pretraining, train.n_epochs_simulation) is not in this version. "
-        "Instead: cryopares_simulate makes particles from the map; train on them, then use --finetune_checkpoint_dir."
-    ]
-
-
 def _new_version_dir(save_dir: Path) -> Path:
     """Make and return the first `version_N` that is not there yet."""
     save_dir.mkdir(parents=True, exist_ok=True)
@@ -201,7 +216,7 @@ def _new_version_dir(save_dir: Path) -> Path:
             number += 1
 
 
-def _write_description(run_dir: Path, plan: Plan, halves: list[HalfSet]) -> None:
+def _write_description(run_dir: Path, plan: Plan, n_particles: int, half_sets: list[str], n_epochs_simulation: int) -> None:
     """`config.yml` and `run.json`: what was asked, of which version, on what."""
     write_text(run_dir / "config.yml", to_yaml(plan.config))
     description = {
@@ -211,17 +226,17 @@ def _write_description(run_dir: Path, plan: Plan, halves: list[HalfSet]) -> None
         "folder": os.getcwd(),
         "started": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "arguments": asdict(plan.arguments),
-        "half_sets": [half.name for half in halves],
-        "n_epochs_simulation": plan.config.train.n_epochs_simulation,
         "symmetry": plan.symmetry,
-        "n_particles": len(plan.table),
+        "n_particles": n_particles,
+        "half_sets": half_sets,
+        "n_epochs_simulation": n_epochs_simulation,
         "sampling_rate_angs": plan.sampling_rate_angs,
-        "image_size_px": plan.preprocessing.image_size_px,
+        "image_size_px": plan.image_size_px,
     }
     write_text(run_dir / "run.json", json.dumps(description, indent=2) + "\n")
 
 
-def _summary(run_dir: Path, results: list[HalfSetResult]) -> str:
+def _summary(run_dir: Path, results: list[StageResult]) -> str:
     rows = [
         f"  {result.name:<13} best epoch {result.best['epoch']:>3} of {len(result.epochs)}  "
         f"val_loss {result.best['val_loss']:.3f}  error mean {result.best['val_geo_degs']:.2f}° "

@@ -58,6 +58,11 @@ def simulate_pictures(projector: Projector, poses: Tensor, ctf: CtfTensors, shif
     return torch.fft.irfft2(moved * ctf_2d(ctf, pixel_size_angs, n), s=(n, n))
 
 
+def signal_deviation(pixels: Tensor) -> float:
+    """Standard deviation of the signal: from the mean over pictures of the variance of their pixels in the disc, `(b, k)`."""
+    return math.sqrt(float(pixels.var(dim=1).mean()))
+
+
 def simulate_particles(
     volume: np.ndarray,
     pixel_size_angs: float,
@@ -152,10 +157,9 @@ class _Camera:
         self.noise_level = self._noise_level(circular_mask(n, radius_px) > 0, settings)
 
     def _noise_level(self, disc: Tensor, settings: SimulationSettings) -> float:
-        """SNR is the mean over pictures of the variance without noise inside the particle's disc, over that of noise."""
         last = min(PICTURES_FOR_NOISE_LEVEL, settings.n_particles)
-        parts = [self.clean(np.arange(i, min(i + BATCH, last)))[:, disc].var(dim=1) for i in range(0, last, BATCH)]
-        return math.sqrt(float(torch.cat(parts).mean()) / settings.snr)
+        parts = [self.clean(np.arange(i, min(i + BATCH, last)))[:, disc] for i in range(0, last, BATCH)]
+        return signal_deviation(torch.cat(parts)) / math.sqrt(settings.snr)
 
     def clean(self, chosen: np.ndarray) -> Tensor:
         """Pictures without noise, `(b, n, n)`."""
