@@ -4,7 +4,6 @@ import os
 from dataclasses import replace
 from typing import Any, Callable, Dict, List
 
-from pyworkflow.gui.form import FormWindow
 from pyworkflow.protocol import params
 from pyworkflow.viewer import ProtocolViewer
 
@@ -78,6 +77,8 @@ class CryoparesFormViewer(ProtocolViewer):
 
     def visualize(self, obj: Any, **kwargs: Any) -> None:
         """Open the form for a protocol or its model; comes back when it is closed."""
+        from pyworkflow.gui.form import FormWindow  # only with a GUI: it can't be the first of the GUI's modules to be imported
+
         self.setProtocol(obj)
         handlers = {item.name: self._visualizeParam for item in ITEMS}
         master = kwargs.get("windows") or self.formWindow
