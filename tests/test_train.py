@@ -20,6 +20,7 @@ from cryopares_core.geometry.rotations import euler_degs_to_matrix, pose_error_d
 from cryopares_core.inference.predict import predict_poses
 from cryopares_core.model.storage import load_model
 from cryopares_core.particles.star import read_particles
+from cryopares_core.plots.records import read_half_set, read_run
 from cryopares_core.volumes.particle_rows import SimulationSettings
 from cryopares_core.volumes.phantom import phantom_map
 from cryopares_core.volumes.simulate import simulate_particles
@@ -97,6 +98,33 @@ def test_settings_and_picture_are_kept(run):
     assert yaml.safe_load((run / "config.yml").read_text())["models"]["image2sphere"]["lmax"] == 5
     assert json.loads((run / "run.json").read_text())["arguments"]["n_epochs"] == 9
     assert (run / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_tells_of_its_particles(run, particles):
+    """Before the run goes on in another test: files of the best epoch, pictures, the report."""
+    for half in (run / "half1", run / "half2"):
+        record = read_half_set(half)
+        assert record.validation["error_degs"].mean() == pytest.approx(record.best["val_geo_degs"], abs=2e-3)
+        assert np.median(record.validation["error_degs"]) == pytest.approx(record.best["val_median_geo_degs"], rel=0.1)
+        assert (record.views["n_train"].sum(), record.views["n_val"].sum()) == (record.n_train, record.n_val) == (270, 30)
+        held_out = starfile.read(half / "splits/val.star")["particles"]
+        np.testing.assert_allclose(record.validation["tilt_degs"], held_out["rlnAngleTilt"], atol=1e-3)
+        assert [line.split(",")[-1] for line in (half / "validation.csv").read_text().split()[1:]] == held_out[
+            "rlnImageName"
+        ].tolist()
+    assert read_run(run).finished
+    page = (run / "report.html").read_text()
+    assert "not finished" not in page and "half2: the particles held out" in page and page.count("data:image/png") == 5
+    assert (run / "gallery.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_errors_of_validation_are_those_of_its_poses(run):
+    found = read_half_set(run / "half1").validation
+    known, predicted = (
+        euler_degs_to_matrix(torch.tensor(np.stack([found[f"{word}{name}_degs"] for name in ("rot", "tilt", "psi")], axis=-1)))
+        for word in ("", "predicted_")
+    )
+    np.testing.assert_allclose(pose_error_degs(predicted, known).numpy(), found["error_degs"], atol=0.01)
 
 
 def test_the_model_finds_poses_of_particles_it_never_saw(run, tmp_path):
@@ -211,6 +239,8 @@ def test_a_stopped_run_says_so_and_goes_on(particles, tmp_path, sent, code):
     assert process.returncode == code, output
     assert "Stopped before the end." in output and "Finished" not in output and "Traceback" not in output
     done = len(metrics(tmp_path / "version_0/half1"))
+    if done:  # the signal may come between the first checkpoint and the line of its epoch
+        assert "not finished" in (tmp_path / "version_0/report.html").read_text()
     _, card = load_model(tmp_path / "version_0/half1")  # that of the best epoch so far
     assert 1 <= card.training["best"]["epoch"] <= done + 1
     assert main(["--continue_checkpoint_dir", str(tmp_path / "version_0"), "--n_epochs", str(done + 1)]) == 0
