@@ -12,6 +12,9 @@ N_PARTICLES = 240
 TINY = "models.image2sphere.lmax=4 models.image2sphere.so3components.i2sprojector.sphere_fdim=32 "
 TINY += "models.image2sphere.so3components.s2conv.f_out=8 models.image2sphere.so3components.so3outputgrid.hp_order=1 "
 TINY += "datamanager.num_augmented_copies_per_batch=2"
+# The same on the form, on coarser pictures: about a second an epoch.
+QUICK = {"lmax": 2, "sphere_fdim": 8, "f_out": 4, "so3outputgrid_hp_order": 1, "num_augmented_copies_per_batch": 1, "batch_size": 16}
+QUICK |= {"sampling_rate_angs_for_nnet": 20, "image_size_px_for_nnet": 16, "useGpu": False, "numberOfThreads": 1}
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def link(pointer, protocol, output):
 
 def new_training(project, n_epochs):
     particles = next(run for run in project.getRuns() if run.getClassName() == "ProtImportParticles")
-    training = project.newProtocol(ProtCryoparesTrain, n_epochs=n_epochs, batch_size=16, extra_settings="{TINY}")
+    training = project.newProtocol(ProtCryoparesTrain, n_epochs=n_epochs, **{QUICK})
     link(training.inputParticles, particles, "outputParticles")
     return training
 

@@ -1,9 +1,7 @@
 """Scipion's queue on a real Slurm, set up as docs/cluster.md tells users."""
 
 import re
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from conftest import require
@@ -13,22 +11,21 @@ from slurm import PROGRAMS, cluster
 pytestmark = [pytest.mark.timeout(200), pytest.mark.xdist_group("slurm")]
 Run = Callable[..., str]
 
+# What every test begins with: a training in the queue, whose fields are as the queue's dialog gives them.
 SUBMIT = """
-import json
-name, fields, n_epochs = sys.argv[1:]
+import subprocess
 project = open_project("queued")
-run = new_training(project, int(n_epochs))
-run.setObjLabel(name)
-run.useGpu.set(json.loads(fields)["GPUS"] != "0")
-run.numberOfThreads.set(2)
+run = new_training(project, n_epochs=int(sys.argv[1]))
+gpus, for_jobs = sys.argv[2:4]
+run.useGpu.set(gpus != "0")
+run.split_halfs.set(for_jobs == "N")
 run._useQueue.set(True)
-run.setQueueParams(["main", json.loads(fields)])
+run.setQueueParams(["main", {"TIME": "00:10:00", "MEMORY": "3", "GPUS": gpus, "QUEUE_FOR_JOBS": for_jobs}])
 project.launchProtocol(run)
+
+def slurm(*command):
+    return subprocess.run(command, capture_output=True, text=True).stdout
 """
-
-
-def fields(gpus: int, for_jobs: str) -> str:
-    return f'{{"TIME": "00:10:00", "MEMORY": "3", "GPUS": "{gpus}", "QUEUE_FOR_JOBS": "{for_jobs}"}}'
 
 
 @pytest.fixture(scope="module")
@@ -40,38 +37,44 @@ def queue(scipion: Installation, tmp_path_factory: pytest.TempPathFactory) -> It
     path.write_text(hosts, encoding="utf-8")
     project_with_particles(scipion, "queued")
     with cluster() as variables:
-
-        def run(code: str, *arguments: str) -> str:
-            return scipion.python(code, *arguments, SCIPION_HOSTS=str(path), **variables)
-
-        run.variables = variables  # type: ignore[attr-defined]
-        yield run
+        yield lambda code, *arguments: scipion.python(SUBMIT + code, *arguments, SCIPION_HOSTS=str(path), **variables)
 
 
 def test_a_whole_protocol_is_cancelled_and_goes_on(queue: Run) -> None:
-    said = queue(
-        SUBMIT
-        + """
-import subprocess
-job = str(run.getJobIds()[0])
-print(subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True).stdout)
-wait_for_checkpoint(run)
-project.stopProtocol(run)
-wait_for(lambda: not subprocess.run(["squeue", "-h"], capture_output=True, text=True).stdout, 20)
-print("stopped:", run.getStatus(), max(epochs(run)[0]))
-run = project.getProtocol(run.getObjId())
-print("kept:", run.outputModel)
-run.runMode.set(0)
-project.launchProtocol(run)
-wait_until_ended(run)
-print(epochs(run), "Going on" in open(run.getStdoutLog()).read())
-""",
-        "whole",
-        fields(1, "N"),
-        "12",
-    )
-    print(said)
-    for text in ("TresPerNode=gres:gpu:1", "mem=3G", "cpu=2", "TimeLimit=00:10:00", "Partition=main", "stopped: aborted"):
-        assert text in said
-    assert "kept: CryoparesModel" in said and "ended: finished CryoparesModel" in said
-    assert f"{[list(range(1, 13))] * 2} True" in said
+    code = """if True:
+        print(slurm("scontrol", "show", "job", str(run.getJobIds()[0])))
+        wait_for_checkpoint(run)
+        project.stopProtocol(run)
+        wait_for(lambda: not slurm("squeue", "-h"), 20)
+        print("stopped:", run.getStatus(), len(epochs(run)[0]) < 6)
+        run = project.getProtocol(run.getObjId())
+        print("kept:", run.outputModel)
+        project.launchProtocol(run)
+        wait_until_ended(run)
+        log = open(run.getStdoutLog()).read()
+        print(epochs(run), "Going on" in log, "CUDA_VISIBLE_DEVICES=" in log)"""
+    said = queue(code, "6", "1", "N")
+    asked = ("Partition=main", "cpu=1,", "mem=3G", "TimeLimit=00:10:00", "TresPerNode=gres:gpu:1", "JobName=queued ")
+    for text in (*asked, "stopped: aborted True", "kept: CryoparesModel", "ended: finished CryoparesModel"):
+        assert text in said, said
+    assert f"{[[1, 2, 3, 4, 5, 6]] * 2} True False" in said, said
+
+
+def test_each_job_of_a_protocol(queue: Run) -> None:
+    code = """if True:
+        wait_for(lambda: slurm("squeue", "-h"))
+        print(status(run), slurm("scontrol", "show", "job", slurm("squeue", "-h", "-o", "%i").strip()))
+        wait_until_ended(run)
+        print(epochs(run), slurm("squeue", "-h"))"""
+    said = queue(code, "1", "0", "Y")
+    assert "running JobId=" in said and "TresPerNode" not in said, said
+    assert "ended: finished CryoparesModel" in said and "[[1]]" in said, said
+
+
+def test_a_job_that_fails_is_not_taken_for_finished(queue: Run) -> None:
+    code = """if True:
+        wait_for(lambda: slurm("squeue", "-h"))
+        slurm("scancel", "--user", str(os.getuid()))
+        wait_until_ended(run)"""
+    said = queue(code, "1", "0", "Y")
+    assert "ended: failed" in said and "ended early. Its messages are in" in said, said
