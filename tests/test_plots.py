@@ -28,8 +28,9 @@ from cryopares_core.plots.gallery import GalleryRow, bar_length_angs, draw_galle
 from cryopares_core.plots.judgement import WARNING, judge
 from cryopares_core.plots.records import best_error, read_run, seconds_left, summary_lines
 from cryopares_core.plots.sphere import draw_error_maps, draw_view_distribution, map_picture, smoothed_errors
+from cryopares_core.training.fit import Plan
 from cryopares_core.training.gallery import gallery_rows, save_gallery
-from cryopares_core.training.half_set import Plan
+from cryopares_core.training.half_set import Particles
 from cryopares_core.training.phases import Phases
 from cryopares_core.training.records import Validated, ValidationRecords
 from cryopares_core.volumes.particle_rows import SimulationSettings
@@ -243,13 +244,14 @@ def test_drawing_a_gallery_leaves_the_random_numbers_alone(tmp_path):
     table, _ = read_particles(tmp_path / "particles.star")
     settings = PreprocessSettings(sampling_rate_angs=12.0, image_size_px=26)
     images = prepare_particles(table, settings, "cpu")
-    plan = Plan(TrainArguments(), Config(), "C1", settings, table, images, torch.device("cpu"), Phases())
+    particles = Particles(table, images)
+    plan = Plan(TrainArguments(), Config(), "C1", settings, torch.device("cpu"), Phases())
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    save_gallery(tmp_path, plan, np.arange(5, 25))
+    save_gallery(tmp_path, plan, particles, np.arange(5, 25))
     assert torch.equal(before, torch.get_rng_state()) and (numpy_before == np.random.get_state()[1]).all()
     assert (tmp_path / "gallery.png").stat().st_size > 10_000
     ids = np.array([3, 17])
-    raw, prepared, *copies = gallery_rows(plan, ids)
+    raw, prepared, *copies = gallery_rows(plan, particles, ids)
     assert raw.pictures[0].shape == (32, 32) and len(copies) == 2
     np.testing.assert_array_equal(prepared.pictures[1], (images[17, 0].float() * plan.mask).numpy())
     with torch.random.fork_rng():

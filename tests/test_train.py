@@ -173,7 +173,7 @@ WRONG = [
     (["--batch_size", "4096"], "fewer than the"),
     (["--train_save_dir", f"{__file__}/out"], "may write"),
     (["--finetune_checkpoint_dir", "/nowhere"], "no half1/model.safetensors"),
-    (["--map_fname_for_simulated_pretraining", "x.mrc"], "not in this version"),
+    (["--map_fname_for_simulated_pretraining", "x.mrc"], "there is no such file"),
     (["--particles_star_fname", "absent.star"], "absent.star: No such file"),
     (["--n_epoch", "3"], "--n_epochs"),
     (["--n_epochs", "0"], "from 1"),

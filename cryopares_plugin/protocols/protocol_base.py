@@ -35,6 +35,11 @@ class ProtCryoparesBase(EMProtocol):
 
     # ---- form
 
+    @classmethod
+    def getClassPackageName(cls) -> str:
+        """What the form writes before "compute", above threads and GPUs."""
+        return "CryoPARES"
+
     def _addArgument(self, form: Any, name: str, default: Any = None, level: Optional[int] = None) -> None:
         """An option of the command on the form, under its own name."""
         leaf = ARGUMENTS[name]

@@ -31,6 +31,7 @@ class ProtCryoparesContinue(ProtCryoparesBase):
             help="The model of an earlier training in this project.",
         )
         self._addArgument(form, "n_epochs", 30)
+        form.getParam("n_epochs").label.set("Epochs in all")
         self._addHardware(form)
 
     def _insertAllSteps(self) -> None:

@@ -14,7 +14,7 @@ from cryopares_plugin.convert.stacks import file_of, read_picture
 
 PICTURES, AMONG = 200, 5000
 BORDER = 0.45  # of the box: background begins there
-EDGE_SHARE = 0.1  # of the average's height: the particle's rim
+EDGE_SHARE = 0.05  # of the average's height: the particle's rim
 RESOLUTION_ANGS = 20.0
 
 
@@ -75,7 +75,7 @@ def average_views(volume: Any) -> Average:
 
 
 def guess_diameter_angs(average: Average) -> float:
-    """Twice the radius where the mean over rings falls to a tenth of its height; no more than the box."""
+    """Twice the radius where the mean over rings falls to a twentieth of its height; no more than the box."""
     profile = _ring_means(average.picture)
     level = profile[int(BORDER * average.box_px) :].mean() if average.box_px > 4 else 0.0
     height = profile[: max(2, len(profile) // 2)].max() - level
