@@ -13,8 +13,9 @@ TINY = "models.image2sphere.lmax=4 models.image2sphere.so3components.i2sprojecto
 TINY += "models.image2sphere.so3components.s2conv.f_out=8 models.image2sphere.so3components.so3outputgrid.hp_order=1 "
 TINY += "datamanager.num_augmented_copies_per_batch=2"
 # The same on the form, on coarser pictures: about a second an epoch.
-QUICK = {"lmax": 2, "sphere_fdim": 8, "f_out": 4, "so3outputgrid_hp_order": 1, "num_augmented_copies_per_batch": 1, "batch_size": 16}
-QUICK |= {"sampling_rate_angs_for_nnet": 20, "image_size_px_for_nnet": 16, "useGpu": False, "numberOfThreads": 1}
+QUICK = {"lmax": 2, "sphere_fdim": 8, "f_out": 4, "so3outputgrid_hp_order": 1, "num_augmented_copies_per_batch": 1}
+QUICK |= {"sampling_rate_angs_for_nnet": 20, "image_size_px_for_nnet": 16}
+QUICK |= {"batch_size": 16, "useGpu": False, "numberOfThreads": 1}
 
 
 @dataclass(frozen=True)
