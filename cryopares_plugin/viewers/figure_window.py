@@ -1,14 +1,15 @@
 """A window with a matplotlib figure that follows its run."""
 
-import os
 import tkinter as tk
-from typing import Any, Callable, Tuple
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from cryopares_core.plots.records import RunRecord, duration_text, half_line, seconds_left
 
 LOOK_EVERY_MS = 3000
 LARGEST_SHARE = 0.9  # of the screen
 DPI = 100
+DRAWN = ("*/metrics.jsonl", "*/simulation/metrics.jsonl", "*/validation.csv", "*/views.csv")
 
 
 class FigureWindow(tk.Toplevel):
@@ -18,7 +19,9 @@ class FigureWindow(tk.Toplevel):
     ----------
     size_inches : width and height at 100 dots an inch; made smaller where the screen is
     draw : draws a record on a figure
+    folder : the run folder, whose files are looked at
     read : reads the run's record anew
+    goes_on : whether the run was going on when the window was opened
     """
 
     def __init__(
@@ -27,13 +30,17 @@ class FigureWindow(tk.Toplevel):
         title: str,
         size_inches: Tuple[float, float],
         draw: Callable[[Any, RunRecord], None],
+        folder: str,
         read: Callable[[], RunRecord],
+        goes_on: bool,
     ):
         super().__init__(parent, background="white")
         self.title(title)
-        self.draw, self.read = draw, read
+        self.draw, self.read, self.goes_on = draw, read, goes_on
         self.drawn = 0  # how often
-        self._seen: Any = None
+        self.folder = folder
+        self.record: Optional[RunRecord] = None
+        self._seen: Dict[str, int] = {}
         self._timer = ""
         self.status = tk.Label(self, anchor="w", justify="left", background="white", foreground="#444444")
         self.figure, self.canvas = self._make_canvas(size_inches)
@@ -61,35 +68,31 @@ class FigureWindow(tk.Toplevel):
         return figure, canvas
 
     def _follow(self) -> None:
-        """Draw when there is something new, then look again later."""
-        record = self.read()
-        state = _state(record)
-        if state != self._seen:
-            self._seen = state
+        """Read and draw when there is something new, then look again later."""
+        state = _state(self.folder)
+        if self.record is None or state != self._seen:
+            self._seen, self.record = state, self.read()
             self.figure.clear()
-            self.draw(self.figure, record)
+            self.draw(self.figure, self.record)
             self.canvas.draw_idle()
             self.drawn += 1
-        self.status.configure(text=status_text(record))
+        self.status.configure(text=status_text(self.record, self.goes_on))
         self._timer = self.after(LOOK_EVERY_MS, self._follow)
 
 
-def status_text(record: RunRecord) -> str:
+def status_text(record: RunRecord, goes_on: bool) -> str:
     """How far each half set is, and the time left."""
     lines = [half_line(half, record) for half in record.halves.values()]
     left = seconds_left(record)
     if record.finished:
         lines.append("The run is finished.")
+    elif not goes_on:
+        lines.append("The run ended before its last epoch.")
     elif left:
-        lines.append(f"About {duration_text(left)} left if the run is going on; new epochs appear here by themselves.")
+        lines.append(f"About {duration_text(left)} left. New epochs appear here by themselves.")
     return "\n".join(lines)
 
 
-def _state(record: RunRecord) -> Any:
+def _state(folder: str) -> Dict[str, int]:
     """Changes when one of the files does that are drawn."""
-    found = {}
-    for half in record.halves.values():
-        for name in ("metrics.jsonl", "validation.csv", "views.csv", os.path.join("simulation", "metrics.jsonl")):
-            path = half.folder / name
-            found[str(path)] = path.stat().st_mtime_ns if path.exists() else 0
-    return found
+    return {str(path): path.stat().st_mtime_ns for pattern in DRAWN for path in Path(folder).glob(pattern) if path.exists()}

@@ -1,6 +1,7 @@
 """The form that "Analyze results" opens: everything that is to be seen of a run, each with its eye."""
 
 import os
+import tkinter
 from dataclasses import replace
 from typing import Any, Callable, Dict, List
 
@@ -76,12 +77,12 @@ class CryoparesFormViewer(ProtocolViewer):
         return {item.name: getattr(self, f"_show_{item.name}") for item in ITEMS}
 
     def visualize(self, obj: Any, **kwargs: Any) -> None:
-        """Open the form for a protocol or its model; comes back when it is closed."""
+        """Open the form for a protocol or its model."""
         from pyworkflow.gui.form import FormWindow  # only with a GUI: it can't be the first of the GUI's modules to be imported
 
         self.setProtocol(obj)
         handlers = {item.name: self._visualizeParam for item in ITEMS}
-        master = kwargs.get("windows") or self.formWindow
+        master = kwargs.get("windows") or self.formWindow or _MainWindow()
         self.formWindow = FormWindow(f"CryoPARES: {self._name()}", self, None, master, visualizeDict=handlers, visualizeMode=True)
         self.showInfo, self.showError = self.formWindow.showInfo, self.formWindow.showError
         self._tkRoot = self.formWindow.root
@@ -97,6 +98,9 @@ class CryoparesFormViewer(ProtocolViewer):
     def _name(self) -> str:
         shown = self.protocol
         return str(shown) if isinstance(shown, CryoparesModel) else shown.getRunName()
+
+    def _goes_on(self) -> bool:
+        return not isinstance(self.protocol, CryoparesModel) and self.protocol.isActive()
 
     def _choices(self) -> List[str]:
         record = read_run(self._folder())
@@ -168,7 +172,8 @@ class CryoparesFormViewer(ProtocolViewer):
             self._say(NO_VALIDATION)
 
     def _open_figure(self, title: str, size_inches: Any, draw: Callable[..., None]) -> None:
-        FigureWindow(self._tkRoot, f"{title} - {self._name()}", size_inches, draw, self._reader())
+        title = f"{title} - {self._name()}"
+        FigureWindow(self._tkRoot, title, size_inches, draw, self._folder(), self._reader(), self._goes_on())
 
     def _reader(self) -> Callable[[], RunRecord]:
         """Reads the run anew, for the half set that is chosen now: a window keeps its half set when the form's changes."""
@@ -185,3 +190,14 @@ class CryoparesFormViewer(ProtocolViewer):
 
     def _say(self, text: str) -> None:
         self.showInfo(text, "CryoPARES")
+
+
+class _MainWindow:
+    """Scipion's first window, for a viewer that is opened without one: a form without a parent ends Scipion when it is closed."""
+
+    def __init__(self) -> None:
+        self._images: Dict[str, Any] = {}
+
+    def getRoot(self) -> Any:
+        """The window itself; made where there is none yet."""
+        return tkinter._default_root or tkinter.Tk()  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyworkflow as pw
-from gui import Driver, Scenario, alive, rows_of
+from gui import Driver, Scenario, alive, eye, rows_of, windows
 from installation import TINY
 
 
@@ -81,6 +81,19 @@ def scenario(driver: Driver, window: Any) -> Scenario:
     view._selectItemProtocol(run)
     yield None
     driver.picture("7_finished")
+    driver.click(view.btnAnalyze)
+    yield lambda: alive(FormWindow)
+    results = alive(FormWindow)[0]
+    results.root.geometry("+20+20")
+    yield None
+    driver.picture("8_analyze_results")
+    driver.click(eye(results, "curves"))
+    yield lambda: windows(results)
+    windows(results)[0].geometry("+60+120")
+    yield None
+    yield None
+    driver.picture("9_learning_curves")
+    sys.stdout.write(f"results: {type(windows(results)[0]).__name__}\n")
 
 
 def _training(project: Any) -> Any:
