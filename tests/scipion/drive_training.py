@@ -1,24 +1,18 @@
 """A user trains in the GUI: python drive_training.py PROJECT PICTURES. Ends with 0 when all went well."""
 
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import pyworkflow as pw
-from gui import Driver, Scenario, alive, eye, rows_of, windows
+from gui import Driver, Scenario, alive, descendants, drive, entry_of, eye, rows_of, windows
 from installation import TINY
 
 
 def buttons(widget: Any) -> dict[str, Any]:
     """The buttons below a widget by their text."""
-    found = {}
-    for child in widget.winfo_children():
-        if child.winfo_class() in ("Button", "TButton", "Radiobutton") and child.winfo_viewable():
-            found[str(child.cget("text"))] = child
-        found.update(buttons(child))
-    return found
+    kinds = ("Button", "TButton", "Radiobutton")
+    return {str(one.cget("text")): one for one in descendants(widget) if one.winfo_class() in kinds and one.winfo_viewable()}
 
 
 def scenario(driver: Driver, window: Any) -> Scenario:
@@ -54,6 +48,8 @@ def scenario(driver: Driver, window: Any) -> Scenario:
     for name, text in (("n_epochs", "2"), ("batch_size", "16")):
         driver.replace_text(form.widgetDict[name].content.winfo_children()[0], text)
         yield None
+    driver.replace_text(entry_of(form.root, form.numberOfThreadsVar), "1")  # with more, processes of tests wait for each other
+    yield None
     driver.click(buttons(form.root)["Advanced"])
     yield lambda: form.protocol.expertLevel.get() > 0
     notebook = form.widgetDict["extra_settings"].parent
@@ -103,20 +99,5 @@ def _training(project: Any) -> Any:
     return run
 
 
-def main() -> None:
-    """Open the project's window and begin."""
-    name, folder = sys.argv[1], Path(sys.argv[2]).absolute()
-    pw.Config.setDomain("pwem")
-    from pyworkflow.gui.project.project import ProjectWindow
-    from pyworkflow.project import Manager
-
-    path = Manager().getProjectPath(name)
-    os.chdir(path)
-    window = ProjectWindow(path)
-    driver = Driver(window.root, folder)
-    driver.start(scenario(driver, window))
-    window.show()
-
-
 if __name__ == "__main__":
-    main()
+    drive(sys.argv[1], Path(sys.argv[2]).absolute(), scenario)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 SETTLE_MS = 150
+FAILED = "failed"  # the picture of where it went wrong
 LONGEST_WAIT_S = 240.0
 Scenario = Iterator[Callable[[], Any] | None]
 
@@ -44,6 +45,7 @@ class Driver:
     def __init__(self, root: Any, pictures: Path):
         self.root, self.pictures = root, pictures
         pictures.mkdir(parents=True, exist_ok=True)
+        (pictures / f"{FAILED}.png").unlink(missing_ok=True)
 
     def start(self, scenario: Scenario) -> None:
         """Begin as soon as the window stands."""
@@ -61,7 +63,7 @@ class Driver:
             self._leave(0)
         except BaseException:
             traceback.print_exc()
-            self.picture("failed")
+            self.picture(FAILED)
             self._leave(1)
 
     def _leave(self, code: int) -> None:
@@ -111,6 +113,38 @@ def alive(cls: type) -> list[Any]:
             except Exception:
                 continue
     return found
+
+
+def drive(project: str, pictures: Path, scenario: Callable[[Driver, Any], Scenario]) -> None:
+    """Open a project's window over the whole screen, making the project where there is none, and run a scenario in it."""
+    import pyworkflow as pw
+
+    pw.Config.setDomain("pwem")
+    from pyworkflow.gui.project.project import ProjectWindow
+    from pyworkflow.project import Manager
+
+    manager = Manager()
+    if not manager.hasProject(project):
+        manager.createProject(project)
+    path = manager.getProjectPath(project)
+    os.chdir(path)
+    window = ProjectWindow(path)
+    window.root.geometry(f"{window.root.winfo_screenwidth()}x{window.root.winfo_screenheight()}+0+0")
+    driver = Driver(window.root, pictures)
+    driver.start(scenario(driver, window))
+    window.show()
+
+
+def descendants(widget: Any) -> Iterator[Any]:
+    """All widgets below one."""
+    for child in widget.winfo_children():
+        yield child
+        yield from descendants(child)
+
+
+def entry_of(window: Any, variable: Any) -> Any:
+    """The text field that shows a variable."""
+    return next(one for one in descendants(window) if one.winfo_class() == "Entry" and one.cget("textvariable") == str(variable))
 
 
 def rows_of(tree: Any, parent: str = "") -> Iterator[tuple[str, str]]:
