@@ -129,7 +129,8 @@ def drive(project: str, pictures: Path, scenario: Callable[[Driver, Any], Scenar
     path = manager.getProjectPath(project)
     os.chdir(path)
     window = ProjectWindow(path)
-    window.root.geometry(f"{window.root.winfo_screenwidth()}x{window.root.winfo_screenheight()}+0+0")
+    whole_screen = f"{window.root.winfo_screenwidth()}x{window.root.winfo_screenheight()}+0+0"
+    window.root.after(SETTLE_MS, window.root.geometry, whole_screen)  # Scipion itself centres it first
     driver = Driver(window.root, pictures)
     driver.start(scenario(driver, window))
     window.show()
