@@ -65,6 +65,7 @@ def scenario(driver: Driver, window: Any) -> Scenario:
         driver.picture(f"4_tab_{number}")
     driver.replace_text(form.widgetDict["extra_settings"].content.winfo_children()[0], TINY)
     yield lambda: form.protocol.extra_settings.get() == TINY
+    form.widgetDict["numberOfThreads"].set("1")
     driver.picture("5_filled_in")
 
     driver.click(form.btnExecute)
