@@ -1,13 +1,10 @@
 """A user trains in the GUI: python drive_training.py PROJECT PICTURES. Ends with 0 when all went well."""
 
-import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-import pyworkflow as pw
-from gui import Driver, Scenario, alive, eye, rows_of, windows
+from gui import Driver, Scenario, alive, drive, eye, rows_of, windows
 from installation import TINY
 
 
@@ -104,20 +101,5 @@ def _training(project: Any) -> Any:
     return run
 
 
-def main() -> None:
-    """Open the project's window and begin."""
-    name, folder = sys.argv[1], Path(sys.argv[2]).absolute()
-    pw.Config.setDomain("pwem")
-    from pyworkflow.gui.project.project import ProjectWindow
-    from pyworkflow.project import Manager
-
-    path = Manager().getProjectPath(name)
-    os.chdir(path)
-    window = ProjectWindow(path)
-    driver = Driver(window.root, folder)
-    driver.start(scenario(driver, window))
-    window.show()
-
-
 if __name__ == "__main__":
-    main()
+    drive(scenario)
