@@ -2,7 +2,6 @@
 
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from gui import Driver, Scenario, alive, descendants, drive, entry_of, eye, rows_of, windows
@@ -61,6 +60,7 @@ def scenario(driver: Driver, window: Any) -> Scenario:
         driver.picture(f"4_tab_{number}")
     driver.replace_text(form.widgetDict["extra_settings"].content.winfo_children()[0], TINY)
     yield lambda: form.protocol.extra_settings.get() == TINY
+    form.widgetDict["numberOfThreads"].set("1")
     driver.picture("5_filled_in")
 
     driver.click(form.btnExecute)
@@ -100,4 +100,4 @@ def _training(project: Any) -> Any:
 
 
 if __name__ == "__main__":
-    drive(sys.argv[1], Path(sys.argv[2]).absolute(), scenario)
+    drive(scenario)

@@ -123,4 +123,4 @@ def group_lives(process: Any) -> bool:
 
 
 if __name__ == "__main__":
-    drive(sys.argv[1], Path(sys.argv[2]).absolute(), scenario)
+    drive(scenario)

@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pyworkflow as pw
@@ -85,4 +84,4 @@ def wand(form: Any, name: str) -> Any:
 
 
 if __name__ == "__main__":
-    drive(sys.argv[1], Path(sys.argv[2]).absolute(), scenario)
+    drive(scenario)

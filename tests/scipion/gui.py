@@ -115,27 +115,6 @@ def alive(cls: type) -> list[Any]:
     return found
 
 
-def drive(project: str, pictures: Path, scenario: Callable[[Driver, Any], Scenario]) -> None:
-    """Open a project's window over the whole screen, making the project where there is none, and run a scenario in it."""
-    import pyworkflow as pw
-
-    pw.Config.setDomain("pwem")
-    from pyworkflow.gui.project.project import ProjectWindow
-    from pyworkflow.project import Manager
-
-    manager = Manager()
-    if not manager.hasProject(project):
-        manager.createProject(project)
-    path = manager.getProjectPath(project)
-    os.chdir(path)
-    window = ProjectWindow(path)
-    whole_screen = f"{window.root.winfo_screenwidth()}x{window.root.winfo_screenheight()}+0+0"
-    window.root.after(SETTLE_MS, window.root.geometry, whole_screen)  # Scipion itself centres it first
-    driver = Driver(window.root, pictures)
-    driver.start(scenario(driver, window))
-    window.show()
-
-
 def descendants(widget: Any) -> Iterator[Any]:
     """All widgets below one."""
     for child in widget.winfo_children():
@@ -163,3 +142,29 @@ def eye(form: Any, name: str) -> Any:
 def windows(form: Any) -> list[Any]:
     """The windows that a form has opened."""
     return [child for child in form.root.winfo_children() if child.winfo_class() == "Toplevel" and child.winfo_viewable()]
+
+
+def drive(scenario: Callable[[Driver, Any], Scenario]) -> None:
+    """Run a scenario in the window of a project: the command line is `PROJECT PICTURES`."""
+    drive_project(sys.argv[1], Path(sys.argv[2]).absolute(), scenario)
+
+
+def drive_project(project: str, pictures: Path, scenario: Callable[[Driver, Any], Scenario]) -> None:
+    """Open a project's window over the whole screen, making the project where there is none, and run a scenario in it."""
+    import pyworkflow as pw
+
+    pw.Config.setDomain("pwem")
+    from pyworkflow.gui.project.project import ProjectWindow
+    from pyworkflow.project import Manager
+
+    manager = Manager()
+    if not manager.hasProject(project):
+        manager.createProject(project)
+    path = manager.getProjectPath(project)
+    os.chdir(path)
+    window = ProjectWindow(path)
+    whole_screen = f"{window.root.winfo_screenwidth()}x{window.root.winfo_screenheight()}+0+0"
+    window.root.after(SETTLE_MS, window.root.geometry, whole_screen)  # Scipion itself centres it first
+    driver = Driver(window.root, pictures)
+    driver.start(scenario(driver, window))
+    window.show()

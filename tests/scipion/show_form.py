@@ -13,7 +13,7 @@ from typing import Any
 import pyworkflow as pw
 
 sys.path.insert(0, str(Path(__file__).parent))
-from gui import Driver, Scenario, alive, descendants, drive
+from gui import Driver, Scenario, alive, descendants, drive_project
 
 
 def scenario(name: str, driver: Driver, window: Any) -> Scenario:
@@ -43,4 +43,4 @@ def scenario(name: str, driver: Driver, window: Any) -> Scenario:
 
 if __name__ == "__main__":
     name, folder, *project = sys.argv[1:]
-    drive(project[0] if project else "forms", Path(folder).absolute(), partial(scenario, name))
+    drive_project(project[0] if project else "forms", Path(folder).absolute(), partial(scenario, name))
