@@ -110,31 +110,3 @@ def test_the_core_runs_here_or_where_the_user_says(tmp_path: Path, hidden: str, 
         assert said.startswith("False") and "scipion installb cryopares" in said
     else:
         assert said == expected.format(python=sys.executable) + " []"
-
-
-def test_scipion_lists_the_plugin_without_errors(tmp_path: Path, distribution: importlib.metadata.Distribution) -> None:
-    pytest.importorskip("scipion")
-    pytest.importorskip("tkinter", reason="Scipion needs tkinter, which Debian has in python3-tk")
-    home, data = tmp_path / "home", tmp_path / "data"
-    home.mkdir()
-    data.mkdir()
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # Scipion starts `python` from the path
-    variables = {
-        "SCIPION_HOME": str(home),
-        "SCIPION_USER_DATA": str(data),
-        "SCIPION_NOTIFY": "False",
-        "NO_COLOR": "1",
-        "PATH": path,
-    }
-    variables = environment(**variables)
-    configured = run(sys.executable, "-m", "scipion", "config", "--unattended", cwd=tmp_path, env=variables)
-    assert configured.returncode == 0, configured.stderr
-    listed = run(sys.executable, "-m", "scipion", "protocols", cwd=tmp_path, env=variables)
-    assert listed.returncode == 0, listed.stderr
-    said = listed.stdout + listed.stderr
-    complaints = [line for line in said.splitlines() if "cryopares" in line.lower() and re.search("warn|error|fail", line, re.I)]
-    assert not complaints and "Traceback" not in said
-    assert "cryopares_plugin" in run(sys.executable, "-c", PLUGIN_NAMES, cwd=tmp_path, env=variables).stdout
-
-
-PLUGIN_NAMES = "import pyworkflow as pw; pw.Config.setDomain('pwem'); print(list(pw.Config.getDomain().getPlugins()))"

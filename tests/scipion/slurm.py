@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "setpriv")
 LONGEST_START_S = LONGEST_STOP_S = 30.0
 # The GPU is a file that is always there: Slurm hands it out like a real one.
@@ -109,6 +107,8 @@ def _wait_for(condition: Callable[[], object], folder: Path) -> None:
 
 def _stop(folder: Path, environment: dict[str, str]) -> None:
     """End jobs and daemons; by force what does not go by itself."""
+    import psutil  # comes with Scipion
+
     _answer(environment, "scancel", f"--user={getpass.getuser()}")
     end = time.monotonic() + LONGEST_STOP_S
     while _answer(environment, "squeue", "-h") and time.monotonic() < end:

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from installation import ROOT, Installation
 
-pytest.importorskip("scipion")
-pytest.importorskip("relion", reason="importing STAR files needs scipion-em-relion")
 psutil = pytest.importorskip("psutil")
 
-ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = ROOT / "cryopares_plugin" / "templates"
 TINY = ["lmax=2", "f_out=4", "sphere_fdim=8", "so3outputgrid_hp_order=1", "s2conv_hp_order=1", "i2sprojector_hp_order=2"]
 TINY += ["batch_size=8", "num_augmented_copies_per_batch=1", "useGpu=no", "split_halfs=no", "numberOfThreads=1"]
@@ -25,27 +23,9 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment variables of a fresh Scipion installation that knows the plugin."""
-    folder = tmp_path_factory.mktemp("scipion")
-    (folder / "home").mkdir()
-    variables = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("SCIPION")},
-        "SCIPION_HOME": str(folder / "home"),
-        "SCIPION_USER_DATA": str(folder / "data"),
-        "SCIPION_NOTIFY": "False",
-        "NO_COLOR": "1",
-        "HOME": str(folder),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    configure = [sys.executable, "-m", "scipion", "config", "--unattended"]
-    subprocess.run(configure, env=variables, cwd=folder, check=True, capture_output=True)
-    listed = [sys.executable, "-m", "scipion", "protocols"]
-    if "ProtCryoparesTrain" not in subprocess.run(listed, env=variables, cwd=folder, capture_output=True, text=True).stdout:
-        pytest.skip("Scipion does not know the plugin: install the project first")
-    return variables
+def installation(scipion: Installation) -> dict[str, str]:
+    """The environment variables of a Scipion that knows the plugin; a user's shell does not name its domain."""
+    return {name: value for name, value in scipion.variables.items() if name != "SCIPION_DOMAIN"}
 
 
 @pytest.fixture(scope="module")
