@@ -31,8 +31,9 @@ lint: $(READY)
 
 # One thread a process: the two processes of tests share two cores.
 test: lint
+	@tools/install_test_tools.sh
 	@$(PYTHON) -c '$(TELL_DEVICE)'
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 -q
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadgroup -q
 
 check-installs:
 	@tests/check_installs.sh

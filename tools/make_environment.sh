@@ -14,10 +14,9 @@ missing_packages() {  # Debian and Ubuntu take these two parts out of Python; Sc
 
 install_missing_packages() {
     missing=$(missing_packages | tr '\n' ' ')
-    if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-        echo "Installing the system packages $missing"
+    if [ -n "$missing" ]; then
         # shellcheck disable=SC2086  # a list of words
-        { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y $missing; } > /dev/null || true
+        "$(dirname "$0")/install_packages.sh" $missing
         missing=$(missing_packages | tr '\n' ' ')
     fi
     case $missing in

@@ -2,19 +2,20 @@
 
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as StillRunning
+from threading import Event, Thread
 from typing import Any, Dict, List, Optional
 
 from pwem.protocols import EMProtocol
 from pyworkflow.exceptions import PyworkflowException
 from pyworkflow.protocol import params
 from pyworkflow.protocol.constants import GPU_LIST, LEVEL_ADVANCED, USE_GPU
+from pyworkflow.utils import cleanPath
 
 from cryopares_core.config.arguments import TrainArguments
 from cryopares_core.config.parameters import parameters
 from cryopares_core.config.point_groups import group_name
 from cryopares_core.errors import UserError
+from cryopares_core.plots.records import read_run
 from cryopares_plugin import Plugin, summary
 from cryopares_plugin.form import TABS, add_fields, add_parameter, form_value, overrides, settings_problems, tree_fields
 from cryopares_plugin.objects import CryoparesModel
@@ -94,8 +95,9 @@ class ProtCryoparesBase(EMProtocol):
         words += [] if self.usesGpu() else ["--accelerator", "cpu"]
         words += ["--config", *settings] if settings else []
         error_file = os.path.abspath(self._getTmpPath("error.txt"))
+        cleanPath(error_file)  # that of an earlier try
         variables = {ERROR_FILE_VARIABLE: f"'{error_file}'"}
-        if self.usesGpu():
+        if self.usesGpu() and not self.useQueue():  # a queue says itself which GPUs are the job's
             variables["CUDA_VISIBLE_DEVICES"] = "%(GPU)s"
         command = Plugin.getProgram("cryopares_train", variables)
         try:
@@ -104,6 +106,8 @@ class ProtCryoparesBase(EMProtocol):
             raise PyworkflowException(error_text(error_file) or f"cryopares_train ended early: {error}") from None
         finally:
             self._registerModel()
+        if not read_run(self.getRunDir()).finished:  # a job of a queue tells Scipion that it ended, but not how
+            raise PyworkflowException(error_text(error_file) or "cryopares_train ended early. Its messages are in the logs folder.")
 
     def _startOrContinue(self, arguments: List[str]) -> List[str]:
         """The command's arguments: of a new run, or of one that goes on."""
@@ -117,16 +121,21 @@ class ProtCryoparesBase(EMProtocol):
         return sorted(os.listdir(self.getRunDir())) if os.path.isdir(self.getRunDir()) else []
 
     def _runAndWatch(self, command: str, arguments: str) -> None:
-        """Run a command; look from time to time whether there is a better model to show."""
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            job = pool.submit(self.runJob, command, arguments, numberOfThreads=1, numberOfMpi=1)
-            while True:
-                try:
-                    return job.result(timeout=SECONDS_BETWEEN_LOOKS)
-                except StillRunning:
-                    if job.done():
-                        raise
-                    self._registerModel()
+        """Run a command; meanwhile look from time to time whether there is a better model to show."""
+        ended = Event()
+
+        def watch() -> None:
+            while not ended.wait(SECONDS_BETWEEN_LOOKS):
+                self._registerModel()
+
+        watcher = Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            # In the step's own thread: that is how Scipion knows which GPUs and which job of a queue are this step's.
+            self.runJob(command, arguments, numberOfThreads=1, numberOfMpi=1)
+        finally:
+            ended.set()
+            watcher.join()
 
     # ---- output
 

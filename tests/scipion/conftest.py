@@ -10,6 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from installation import ROOT, Installation, install
 
+SYSTEM_PROGRAMS = ("/usr/sbin", "/sbin")  # not on the path of every user
+
 
 @pytest.fixture(scope="session")
 def scipion(tmp_path_factory: pytest.TempPathFactory) -> Installation:
@@ -30,6 +32,7 @@ def artefacts() -> Path:
 
 def require(*programs: str) -> None:
     """Skip where programs of the system are missing; `make test` installs them where it may."""
-    missing = [program for program in programs if shutil.which(program) is None]
+    path = os.pathsep.join([os.environ["PATH"], *SYSTEM_PROGRAMS])
+    missing = [program for program in programs if shutil.which(program, path=path) is None]
     if missing:
         pytest.skip(f"not on this machine: {', '.join(missing)} (tools/install_test_tools.sh installs them on Debian and Ubuntu)")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyworkflow as pw
-from gui import Driver, Scenario, alive, rows_of
+from gui import Driver, Scenario, alive, eye, rows_of, windows
 from installation import TINY
 
 
@@ -65,6 +65,7 @@ def scenario(driver: Driver, window: Any) -> Scenario:
         driver.picture(f"4_tab_{number}")
     driver.replace_text(form.widgetDict["extra_settings"].content.winfo_children()[0], TINY)
     yield lambda: form.protocol.extra_settings.get() == TINY
+    form.widgetDict["numberOfThreads"].set("1")
     driver.picture("5_filled_in")
 
     driver.click(form.btnExecute)
@@ -81,6 +82,19 @@ def scenario(driver: Driver, window: Any) -> Scenario:
     view._selectItemProtocol(run)
     yield None
     driver.picture("7_finished")
+    driver.click(view.btnAnalyze)
+    yield lambda: alive(FormWindow)
+    results = alive(FormWindow)[0]
+    results.root.geometry("+20+20")
+    yield None
+    driver.picture("8_analyze_results")
+    driver.click(eye(results, "curves"))
+    yield lambda: windows(results)
+    windows(results)[0].geometry("+60+120")
+    yield None
+    yield None
+    driver.picture("9_learning_curves")
+    sys.stdout.write(f"results: {type(windows(results)[0]).__name__}\n")
 
 
 def _training(project: Any) -> Any:

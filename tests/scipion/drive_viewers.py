@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyworkflow as pw
-from gui import Driver, Scenario, alive
+from gui import Driver, Scenario, alive, eye, windows
 
 FIGURES = ("curves", "histogram", "error_map", "view_map")
 seen: dict[str, Any] = {}
@@ -102,16 +102,6 @@ def follows(shown: Any, folder: Path) -> Scenario:
     yield lambda: shown.drawn > before
     curve = shown.figure.axes[0].lines[0]
     seen["points"] = (len(lines), len(curve.get_xdata()))
-
-
-def eye(form: Any, name: str) -> Any:
-    """The button that shows a line of the form."""
-    return form.widgetDict[name].btnFrame.winfo_children()[0]
-
-
-def windows(form: Any) -> list[Any]:
-    """The windows that the form has opened."""
-    return [child for child in form.root.winfo_children() if child.winfo_class() == "Toplevel" and child.winfo_viewable()]
 
 
 def text_of(widget: Any) -> str:

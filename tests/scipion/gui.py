@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 SETTLE_MS = 150
-LONGEST_WAIT_S = 90.0
+LONGEST_WAIT_S = 240.0
 Scenario = Iterator[Callable[[], Any] | None]
 
 
@@ -118,3 +118,13 @@ def rows_of(tree: Any, parent: str = "") -> Iterator[tuple[str, str]]:
     for item in tree.get_children(parent):
         yield item, tree.item(item, "text").strip()
         yield from rows_of(tree, item)
+
+
+def eye(form: Any, name: str) -> Any:
+    """The button that shows a line of a viewer's form."""
+    return form.widgetDict[name].btnFrame.winfo_children()[0]
+
+
+def windows(form: Any) -> list[Any]:
+    """The windows that a form has opened."""
+    return [child for child in form.root.winfo_children() if child.winfo_class() == "Toplevel" and child.winfo_viewable()]

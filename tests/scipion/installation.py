@@ -12,6 +12,10 @@ N_PARTICLES = 240
 TINY = "models.image2sphere.lmax=4 models.image2sphere.so3components.i2sprojector.sphere_fdim=32 "
 TINY += "models.image2sphere.so3components.s2conv.f_out=8 models.image2sphere.so3components.so3outputgrid.hp_order=1 "
 TINY += "datamanager.num_augmented_copies_per_batch=2"
+# The same on the form, on coarser pictures: about a second an epoch.
+QUICK = {"lmax": 2, "sphere_fdim": 8, "f_out": 4, "so3outputgrid_hp_order": 1, "num_augmented_copies_per_batch": 1}
+QUICK |= {"sampling_rate_angs_for_nnet": 20, "image_size_px_for_nnet": 16}
+QUICK |= {"batch_size": 16, "useGpu": False, "numberOfThreads": 1}
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,8 @@ class Installation:
         return done.stdout
 
 
-PREAMBLE = """
-import os, sys
+PREAMBLE = f"""
+import os, sys, time
 import pyworkflow as pw
 pw.Config.setDomain("pwem"); pw.Config.getDomain().getPlugins()
 from pyworkflow.project import Manager
@@ -63,6 +67,34 @@ def open_project(name):
 def link(pointer, protocol, output):
     pointer.set(protocol)
     pointer.setExtended(output)
+
+def new_training(project, n_epochs):
+    particles = next(run for run in project.getRuns() if run.getClassName() == "ProtImportParticles")
+    training = project.newProtocol(ProtCryoparesTrain, n_epochs=n_epochs, **{QUICK})
+    link(training.inputParticles, particles, "outputParticles")
+    return training
+
+def wait_for(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            sys.exit("waited in vain")
+        time.sleep(0.2)
+
+def status(run):
+    run.getProject()._updateProtocol(run)
+    return run.getStatus()
+
+def wait_until_ended(run):
+    wait_for(lambda: status(run) in ("finished", "failed", "aborted"))
+    print("ended:", run.getStatus(), getattr(run, "outputModel", None), run.getErrorMessage())
+
+def wait_for_checkpoint(run):
+    wait_for(lambda: os.path.isfile(os.path.join(run.getRunDir(), "half1", "checkpoints", "last.ckpt")))
+
+def epochs(run):
+    from cryopares_core.plots.records import read_run
+    return [[line["epoch"] for line in half.epochs] for half in read_run(run.getRunDir()).halves.values()]
 """
 
 IMPORT = """

@@ -1,0 +1,80 @@
+"""Scipion's queue on a real Slurm, set up as docs/cluster.md tells users."""
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from conftest import require
+from installation import ROOT, Installation, project_with_particles
+from slurm import PROGRAMS, cluster
+
+pytestmark = [pytest.mark.timeout(200), pytest.mark.xdist_group("slurm")]
+Run = Callable[..., str]
+
+# What every test begins with: a training in the queue, whose fields are as the queue's dialog gives them.
+SUBMIT = """
+import subprocess
+project = open_project("queued")
+run = new_training(project, n_epochs=int(sys.argv[1]))
+gpus, for_jobs = sys.argv[2:4]
+run.useGpu.set(gpus != "0")
+run.split_halfs.set(for_jobs == "N")
+run._useQueue.set(True)
+run.setQueueParams(["main", {"TIME": "00:10:00", "MEMORY": "3", "GPUS": gpus, "QUEUE_FOR_JOBS": for_jobs}])
+project.launchProtocol(run)
+
+def slurm(*command):
+    return subprocess.run(command, capture_output=True, text=True).stdout
+"""
+
+
+@pytest.fixture(scope="module")
+def queue(scipion: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Runs code in Scipion whose `hosts.conf` is that of the documentation."""
+    require(*PROGRAMS)
+    (hosts,) = re.findall(r"```ini\n(.*?)```", (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8"), re.DOTALL)
+    path = tmp_path_factory.mktemp("slurm") / "hosts.conf"
+    path.write_text(hosts, encoding="utf-8")
+    project_with_particles(scipion, "queued")
+    with cluster() as variables:
+        yield lambda code, *arguments: scipion.python(SUBMIT + code, *arguments, SCIPION_HOSTS=str(path), **variables)
+
+
+def test_a_whole_protocol_is_cancelled_and_goes_on(queue: Run) -> None:
+    code = """if True:
+        print(slurm("scontrol", "show", "job", str(run.getJobIds()[0])))
+        wait_for_checkpoint(run)
+        project.stopProtocol(run)
+        wait_for(lambda: not slurm("squeue", "-h"), 20)
+        print("stopped:", run.getStatus(), len(epochs(run)[0]) < 6)
+        run = project.getProtocol(run.getObjId())
+        print("kept:", run.outputModel)
+        project.launchProtocol(run)
+        wait_until_ended(run)
+        log = open(run.getStdoutLog()).read()
+        print(epochs(run), "Going on" in log, "CUDA_VISIBLE_DEVICES=" in log)"""
+    said = queue(code, "6", "1", "N")
+    asked = ("Partition=main", "cpu=1,", "mem=3G", "TimeLimit=00:10:00", "TresPerNode=gres:gpu:1", "JobName=queued ")
+    for text in (*asked, "stopped: aborted True", "kept: CryoparesModel", "ended: finished CryoparesModel"):
+        assert text in said, said
+    assert f"{[[1, 2, 3, 4, 5, 6]] * 2} True False" in said, said
+
+
+def test_each_job_of_a_protocol(queue: Run) -> None:
+    code = """if True:
+        wait_for(lambda: slurm("squeue", "-h"))
+        print(status(run), slurm("scontrol", "show", "job", slurm("squeue", "-h", "-o", "%i").strip()))
+        wait_until_ended(run)
+        print(epochs(run), slurm("squeue", "-h"))"""
+    said = queue(code, "1", "0", "Y")
+    assert "running JobId=" in said and "TresPerNode" not in said, said
+    assert "ended: finished CryoparesModel" in said and "[[1]]" in said, said
+
+
+def test_a_job_that_fails_is_not_taken_for_finished(queue: Run) -> None:
+    code = """if True:
+        wait_for(lambda: slurm("squeue", "-h"))
+        slurm("scancel", "--user", str(os.getuid()))
+        wait_until_ended(run)"""
+    said = queue(code, "1", "0", "Y")
+    assert "ended: failed" in said and "ended early. Its messages are in" in said, said
