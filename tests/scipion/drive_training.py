@@ -4,14 +4,18 @@ import sys
 import time
 from typing import Any
 
-from gui import Driver, Scenario, alive, descendants, drive, entry_of, eye, rows_of, windows
+from gui import Driver, Scenario, alive, drive, eye, rows_of, windows
 from installation import TINY
 
 
 def buttons(widget: Any) -> dict[str, Any]:
     """The buttons below a widget by their text."""
-    kinds = ("Button", "TButton", "Radiobutton")
-    return {str(one.cget("text")): one for one in descendants(widget) if one.winfo_class() in kinds and one.winfo_viewable()}
+    found = {}
+    for child in widget.winfo_children():
+        if child.winfo_class() in ("Button", "TButton", "Radiobutton") and child.winfo_viewable():
+            found[str(child.cget("text"))] = child
+        found.update(buttons(child))
+    return found
 
 
 def scenario(driver: Driver, window: Any) -> Scenario:
@@ -47,8 +51,6 @@ def scenario(driver: Driver, window: Any) -> Scenario:
     for name, text in (("n_epochs", "2"), ("batch_size", "16")):
         driver.replace_text(form.widgetDict[name].content.winfo_children()[0], text)
         yield None
-    driver.replace_text(entry_of(form.root, form.numberOfThreadsVar), "1")  # with more, processes of tests wait for each other
-    yield None
     driver.click(buttons(form.root)["Advanced"])
     yield lambda: form.protocol.expertLevel.get() > 0
     notebook = form.widgetDict["extra_settings"].parent

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 SETTLE_MS = 150
-FAILED = "failed"  # the picture of where it went wrong
 LONGEST_WAIT_S = 240.0
 Scenario = Iterator[Callable[[], Any] | None]
 
@@ -45,7 +44,6 @@ class Driver:
     def __init__(self, root: Any, pictures: Path):
         self.root, self.pictures = root, pictures
         pictures.mkdir(parents=True, exist_ok=True)
-        (pictures / f"{FAILED}.png").unlink(missing_ok=True)
 
     def start(self, scenario: Scenario) -> None:
         """Begin as soon as the window stands."""
@@ -63,7 +61,7 @@ class Driver:
             self._leave(0)
         except BaseException:
             traceback.print_exc()
-            self.picture(FAILED)
+            self.picture("failed")
             self._leave(1)
 
     def _leave(self, code: int) -> None:
@@ -115,18 +113,6 @@ def alive(cls: type) -> list[Any]:
     return found
 
 
-def descendants(widget: Any) -> Iterator[Any]:
-    """All widgets below one."""
-    for child in widget.winfo_children():
-        yield child
-        yield from descendants(child)
-
-
-def entry_of(window: Any, variable: Any) -> Any:
-    """The text field that shows a variable."""
-    return next(one for one in descendants(window) if one.winfo_class() == "Entry" and one.cget("textvariable") == str(variable))
-
-
 def rows_of(tree: Any, parent: str = "") -> Iterator[tuple[str, str]]:
     """Item and text of all rows of a tree."""
     for item in tree.get_children(parent):
@@ -145,26 +131,17 @@ def windows(form: Any) -> list[Any]:
 
 
 def drive(scenario: Callable[[Driver, Any], Scenario]) -> None:
-    """Run a scenario in the window of a project: the command line is `PROJECT PICTURES`."""
-    drive_project(sys.argv[1], Path(sys.argv[2]).absolute(), scenario)
-
-
-def drive_project(project: str, pictures: Path, scenario: Callable[[Driver, Any], Scenario]) -> None:
-    """Open a project's window over the whole screen, making the project where there is none, and run a scenario in it."""
+    """Open the window of a project and begin: the command line is `PROJECT PICTURES`."""
+    name, folder = sys.argv[1], Path(sys.argv[2]).absolute()
     import pyworkflow as pw
 
     pw.Config.setDomain("pwem")
     from pyworkflow.gui.project.project import ProjectWindow
     from pyworkflow.project import Manager
 
-    manager = Manager()
-    if not manager.hasProject(project):
-        manager.createProject(project)
-    path = manager.getProjectPath(project)
+    path = Manager().getProjectPath(name)
     os.chdir(path)
     window = ProjectWindow(path)
-    whole_screen = f"{window.root.winfo_screenwidth()}x{window.root.winfo_screenheight()}+0+0"
-    window.root.after(SETTLE_MS, window.root.geometry, whole_screen)  # Scipion itself centres it first
-    driver = Driver(window.root, pictures)
+    driver = Driver(window.root, folder)
     driver.start(scenario(driver, window))
     window.show()

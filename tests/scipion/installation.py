@@ -39,7 +39,6 @@ class Installation:
             "NO_COLOR": "1",
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
-            "OMP_WAIT_POLICY": "passive",  # where tests share few cores, threads that spin while they wait stop each other
         }
         kept = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "DISPLAY")}
         return {**kept, **own, **fixed}

@@ -4,24 +4,23 @@ One picture for each tab, at the normal and the advanced level. Needs Scipion's 
 a new one is made.
 """
 
+import os
 import sys
 import time
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyworkflow as pw
 
 sys.path.insert(0, str(Path(__file__).parent))
-from gui import Driver, Scenario, alive, descendants, drive_project
+from gui import Driver, Scenario, alive
 
 
-def scenario(name: str, driver: Driver, window: Any) -> Scenario:
+def scenario(driver: Driver, window: object, name: str) -> Scenario:
     """Open the form as a double click does, and go through its tabs."""
     from pyworkflow.gui.form import FormWindow
 
     cls = pw.Config.getDomain().getProtocols()[name]
-    view = window.viewWidget
+    view = window.viewWidget  # type: ignore[attr-defined]
     started = time.perf_counter()
     driver.root.after(1, view._openProtocolForm, view.project.newProtocol(cls))  # it comes back when the form is closed
     yield lambda: alive(FormWindow)
@@ -32,7 +31,7 @@ def scenario(name: str, driver: Driver, window: Any) -> Scenario:
     for level, text in ((0, "normal"), (5, "advanced")):
         form.protocol.expertLevel.set(level)
         form._onExpertLevelChanged()
-        notebook = next(child for child in descendants(form.root) if child.winfo_class() == "TNotebook")
+        notebook = next(child for child in _all_children(form.root) if child.winfo_class() == "TNotebook")
         for number, tab in enumerate(notebook.tabs()):
             notebook.select(tab)
             yield None
@@ -41,6 +40,29 @@ def scenario(name: str, driver: Driver, window: Any) -> Scenario:
             driver.picture(f"{name}_{text}_{number}_{notebook.tab(tab, 'text').strip()}")
 
 
+def _all_children(widget: object) -> list:
+    children = widget.winfo_children()  # type: ignore[attr-defined]
+    return children + [inner for child in children for inner in _all_children(child)]
+
+
+def main() -> None:
+    """Open a project and take the pictures."""
+    name, folder = sys.argv[1], Path(sys.argv[2]).absolute()
+    pw.Config.setDomain("pwem")
+    from pyworkflow.gui.project.project import ProjectWindow
+    from pyworkflow.project import Manager
+
+    manager = Manager()
+    project = sys.argv[3] if len(sys.argv) > 3 else "forms"
+    if not manager.hasProject(project):
+        manager.createProject(project)
+    path = manager.getProjectPath(project)
+    os.chdir(path)
+    window = ProjectWindow(path)
+    driver = Driver(window.root, folder)
+    driver.start(scenario(driver, window, name))
+    window.show()
+
+
 if __name__ == "__main__":
-    name, folder, *project = sys.argv[1:]
-    drive_project(project[0] if project else "forms", Path(folder).absolute(), partial(scenario, name))
+    main()
