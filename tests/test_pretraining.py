@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from settings import SMALL
 
 from cryopares_core.commands.train import main
 from cryopares_core.particles.ctf import ctf_tensors
@@ -22,14 +23,6 @@ from cryopares_core.volumes.phantom import phantom_map
 from cryopares_core.volumes.simulate import DISC_SHARE, simulate_particles
 from cryopares_core.volumes.views import SimulatedViews, ViewSimulator, usual_ctfs
 
-SMALL = [
-    "models.image2sphere.lmax=5",
-    "models.image2sphere.so3components.i2sprojector.sphere_fdim=64",
-    "models.image2sphere.so3components.s2conv.f_out=16",
-    "models.image2sphere.so3components.so3outputgrid.hp_order=2",
-    "models.image2sphere.imageencoder.resnet.output_stride=8",
-    "datamanager.num_augmented_copies_per_batch=2",
-]
 MAP = "--map_fname_for_simulated_pretraining"
 
 

@@ -13,6 +13,7 @@ import pytest
 import starfile
 import torch
 import yaml
+from settings import SMALL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cryopares_core.commands.train import main
@@ -26,14 +27,6 @@ from cryopares_core.volumes.phantom import phantom_map
 from cryopares_core.volumes.simulate import simulate_particles
 
 REPOSITORY = Path(__file__).parents[1]
-SMALL = [
-    "models.image2sphere.lmax=5",
-    "models.image2sphere.so3components.i2sprojector.sphere_fdim=64",
-    "models.image2sphere.so3components.s2conv.f_out=16",
-    "models.image2sphere.so3components.so3outputgrid.hp_order=2",
-    "models.image2sphere.imageencoder.resnet.output_stride=8",
-    "datamanager.num_augmented_copies_per_batch=2",
-]
 METRICS = {"loss", "val_loss", "geo_degs", "val_geo_degs", "val_median_geo_degs", "lr"}
 
 

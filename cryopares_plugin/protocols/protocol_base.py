@@ -1,5 +1,6 @@
 """What all protocols that run the core share."""
 
+import glob
 import os
 import shutil
 from threading import Event, Thread
@@ -111,14 +112,11 @@ class ProtCryoparesBase(EMProtocol):
 
     def _startOrContinue(self, arguments: List[str]) -> List[str]:
         """The command's arguments: of a new run, or of one that goes on."""
-        if any(os.path.isfile(os.path.join(self.getRunDir(), name, "checkpoints", "last.ckpt")) for name in self._modelFolders()):
+        if glob.glob(os.path.join(self.getRunDir(), "**", "last.ckpt"), recursive=True):
             self.info("Going on from the last checkpoint.")
             return ["--continue_checkpoint_dir", self.getRunDir(), "--n_epochs", str(self.n_epochs.get())]
         shutil.rmtree(self._getExtraPath("training"), ignore_errors=True)
         return [*arguments, "--train_save_dir", self._getExtraPath("training")]
-
-    def _modelFolders(self) -> List[str]:
-        return sorted(os.listdir(self.getRunDir())) if os.path.isdir(self.getRunDir()) else []
 
     def _runAndWatch(self, command: str, arguments: str) -> None:
         """Run a command; meanwhile look from time to time whether there is a better model to show."""

@@ -20,7 +20,7 @@ from cryopares_plugin.protocols import (
 
 N_PARTICLES = 240
 SMALL = {"lmax": 4, "sphere_fdim": 32, "f_out": 8, "so3outputgrid_hp_order": 1, "num_augmented_copies_per_batch": 2}
-BATCH = {"batch_size": 16, "useGpu": False, "numberOfThreads": 2}
+BATCH = {"batch_size": 16, "useGpu": False, "numberOfThreads": 1}
 
 
 class TestCryopares(BaseTest):

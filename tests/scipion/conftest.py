@@ -1,7 +1,6 @@
 """Fixtures for tests with a real Scipion."""
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -9,8 +8,6 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from installation import ROOT, Installation, install
-
-SYSTEM_PROGRAMS = ("/usr/sbin", "/sbin")  # not on the path of every user
 
 
 @pytest.fixture(scope="session")
@@ -28,11 +25,3 @@ def artefacts() -> Path:
     folder = Path(os.environ.get("CRYOPARES_ARTEFACTS", ROOT / ".artefacts"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def require(*programs: str) -> None:
-    """Skip where programs of the system are missing; `make test` installs them where it may."""
-    path = os.pathsep.join([os.environ["PATH"], *SYSTEM_PROGRAMS])
-    missing = [program for program in programs if shutil.which(program, path=path) is None]
-    if missing:
-        pytest.skip(f"not on this machine: {', '.join(missing)} (tools/install_test_tools.sh installs them on Debian and Ubuntu)")

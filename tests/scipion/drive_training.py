@@ -1,13 +1,10 @@
 """A user trains in the GUI: python drive_training.py PROJECT PICTURES. Ends with 0 when all went well."""
 
-import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-import pyworkflow as pw
-from gui import Driver, Scenario, alive, eye, rows_of, windows
+from gui import Driver, Scenario, alive, drive, eye, rows_of, windows
 from installation import TINY
 
 
@@ -65,6 +62,7 @@ def scenario(driver: Driver, window: Any) -> Scenario:
         driver.picture(f"4_tab_{number}")
     driver.replace_text(form.widgetDict["extra_settings"].content.winfo_children()[0], TINY)
     yield lambda: form.protocol.extra_settings.get() == TINY
+    form.widgetDict["numberOfThreads"].set("1")
     driver.picture("5_filled_in")
 
     driver.click(form.btnExecute)
@@ -103,20 +101,5 @@ def _training(project: Any) -> Any:
     return run
 
 
-def main() -> None:
-    """Open the project's window and begin."""
-    name, folder = sys.argv[1], Path(sys.argv[2]).absolute()
-    pw.Config.setDomain("pwem")
-    from pyworkflow.gui.project.project import ProjectWindow
-    from pyworkflow.project import Manager
-
-    path = Manager().getProjectPath(name)
-    os.chdir(path)
-    window = ProjectWindow(path)
-    driver = Driver(window.root, folder)
-    driver.start(scenario(driver, window))
-    window.show()
-
-
 if __name__ == "__main__":
-    main()
+    drive(scenario)

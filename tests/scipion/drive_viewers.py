@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyworkflow as pw
-from gui import Driver, Scenario, alive, eye, windows
+from gui import Driver, Scenario, alive, drive, eye, windows
 
 FIGURES = ("curves", "histogram", "error_map", "view_map")
 seen: dict[str, Any] = {}
@@ -122,20 +122,5 @@ def group_lives(process: Any) -> bool:
     return True
 
 
-def main() -> None:
-    """Open the project's window and begin."""
-    name, folder = sys.argv[1], Path(sys.argv[2]).absolute()
-    pw.Config.setDomain("pwem")
-    from pyworkflow.gui.project.project import ProjectWindow
-    from pyworkflow.project import Manager
-
-    path = Manager().getProjectPath(name)
-    os.chdir(path)
-    window = ProjectWindow(path)
-    driver = Driver(window.root, folder)
-    driver.start(scenario(driver, window))
-    window.show()
-
-
 if __name__ == "__main__":
-    main()
+    drive(scenario)

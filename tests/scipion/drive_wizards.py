@@ -1,14 +1,12 @@
 """A user takes what the wizards propose: python drive_wizards.py PROJECT PICTURES. Prints the fields as JSON."""
 
 import json
-import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pyworkflow as pw
-from gui import Driver, Scenario, alive
+from gui import Driver, Scenario, alive, drive
 
 seen: dict[str, Any] = {}
 
@@ -85,20 +83,5 @@ def wand(form: Any, name: str) -> Any:
     return form.widgetDict[name].btnFrame.winfo_children()[-2]
 
 
-def main() -> None:
-    """Open the project's window and begin."""
-    name, folder = sys.argv[1], Path(sys.argv[2]).absolute()
-    pw.Config.setDomain("pwem")
-    from pyworkflow.gui.project.project import ProjectWindow
-    from pyworkflow.project import Manager
-
-    path = Manager().getProjectPath(name)
-    os.chdir(path)
-    window = ProjectWindow(path)
-    driver = Driver(window.root, folder)
-    driver.start(scenario(driver, window))
-    window.show()
-
-
 if __name__ == "__main__":
-    main()
+    drive(scenario)

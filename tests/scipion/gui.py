@@ -128,3 +128,20 @@ def eye(form: Any, name: str) -> Any:
 def windows(form: Any) -> list[Any]:
     """The windows that a form has opened."""
     return [child for child in form.root.winfo_children() if child.winfo_class() == "Toplevel" and child.winfo_viewable()]
+
+
+def drive(scenario: Callable[[Driver, Any], Scenario]) -> None:
+    """Open the window of a project and begin: the command line is `PROJECT PICTURES`."""
+    name, folder = sys.argv[1], Path(sys.argv[2]).absolute()
+    import pyworkflow as pw
+
+    pw.Config.setDomain("pwem")
+    from pyworkflow.gui.project.project import ProjectWindow
+    from pyworkflow.project import Manager
+
+    path = Manager().getProjectPath(name)
+    os.chdir(path)
+    window = ProjectWindow(path)
+    driver = Driver(window.root, folder)
+    driver.start(scenario(driver, window))
+    window.show()

@@ -1,13 +1,17 @@
 """A Scipion installation of its own, in a temporary folder, and a project in it with simulated particles."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 N_PARTICLES = 240
+SYSTEM_PROGRAMS = ("/usr/sbin", "/sbin")  # not on the path of every user
 # A network that trains in seconds; good for nothing else.
 TINY = "models.image2sphere.lmax=4 models.image2sphere.so3components.i2sprojector.sphere_fdim=32 "
 TINY += "models.image2sphere.so3components.s2conv.f_out=8 models.image2sphere.so3components.so3outputgrid.hp_order=1 "
@@ -129,3 +133,11 @@ def project_with_particles(installation: Installation, name: str) -> Path:
     """The folder of a new project whose first run is an import of the simulated particles."""
     installation.python(IMPORT, name, str(installation.folder / "simulated" / "particles.star"))
     return installation.folder / "data" / "projects" / name
+
+
+def require(*programs: str) -> None:
+    """Skip where programs of the system are missing; `make test` installs them where it may."""
+    path = os.pathsep.join([os.environ["PATH"], *SYSTEM_PROGRAMS])
+    missing = [program for program in programs if shutil.which(program, path=path) is None]
+    if missing:
+        pytest.skip(f"not on this machine: {', '.join(missing)} (tools/install_test_tools.sh installs them on Debian and Ubuntu)")

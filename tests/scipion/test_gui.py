@@ -4,9 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import require
 from gui import virtual_screen
-from installation import Installation, project_with_particles
+from installation import Installation, project_with_particles, require
 
 HERE = Path(__file__).parent
 LONGEST_FORM_S = 1.0

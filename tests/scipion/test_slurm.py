@@ -4,8 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from conftest import require
-from installation import ROOT, Installation, project_with_particles
+from installation import ROOT, Installation, project_with_particles, require
 from slurm import PROGRAMS, cluster
 
 pytestmark = [pytest.mark.timeout(200), pytest.mark.xdist_group("slurm")]

@@ -9,9 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import require
 from gui import virtual_screen
-from installation import TINY, Installation, project_with_particles
+from installation import TINY, Installation, project_with_particles, require
 
 HERE = Path(__file__).parent
 NAME = "looked_at"
