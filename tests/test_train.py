@@ -67,6 +67,7 @@ def test_a_run_learns_and_leaves_everything(run, name):
     assert [scalar.value for scalar in events.Scalars("val_loss")] == pytest.approx([line["val_loss"] for line in epochs], rel=1e-4)
     for file in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "model.safetensors", "model.json"):
         assert (half / file).stat().st_size > 100
+        assert (half / file).stat().st_mode & 0o777 == (half / "metrics.jsonl").stat().st_mode & 0o777
     best = json.loads((half / "model.json").read_text())["training"]["best"]
     assert best["val_loss"] == min(line["val_loss"] for line in epochs)
 
