@@ -15,7 +15,7 @@ build_wheel() {  # from a copy: a build leaves files behind that could hide a mi
     rm -rf "$WORK/source" "$WORK/wheel"
     mkdir -p "$WORK/source"
     cp -r setup.py pyproject.toml MANIFEST.in README.md LICENSE CHANGES.txt constraints.txt \
-        cryopares_core cryopares_plugin cryopares_train.py cryopares_simulate.py "$WORK/source"
+        cryopares_core cryopares_plugin cryopares_*.py "$WORK/source"
     "$PYTHON" -m pip wheel --quiet --no-deps --wheel-dir "$WORK/wheel" "$WORK/source"
 }
 
@@ -25,6 +25,7 @@ check_commands() {  # extra, bin folder; run outside the repository, so that the
     "$2/cryopares_train" --help > /dev/null
     "$2/python" -m cryopares_train --show-config > /dev/null
     "$2/cryopares_simulate" --help > /dev/null
+    "$2/cryopares_report" --help > /dev/null
     case $1 in
         core | all) "$2/cryopares_simulate" --phantom --n_particles 20 --image_size_px 32 --out_dir "$WORK/particles" --overwrite > /dev/null ;;
         *) check_message "$2" ;;

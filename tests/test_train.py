@@ -67,6 +67,7 @@ def test_a_run_learns_and_leaves_everything(run, name):
     assert [scalar.value for scalar in events.Scalars("val_loss")] == pytest.approx([line["val_loss"] for line in epochs], rel=1e-4)
     for file in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "model.safetensors", "model.json"):
         assert (half / file).stat().st_size > 100
+        assert (half / file).stat().st_mode & 0o777 == (half / "metrics.jsonl").stat().st_mode & 0o777
     best = json.loads((half / "model.json").read_text())["training"]["best"]
     assert best["val_loss"] == min(line["val_loss"] for line in epochs)
 
@@ -98,7 +99,7 @@ def test_a_run_tells_of_its_particles(run, particles):
     for half in (run / "half1", run / "half2"):
         record = read_half_set(half)
         assert record.validation["error_degs"].mean() == pytest.approx(record.best["val_geo_degs"], abs=2e-3)
-        assert np.median(record.validation["error_degs"]) == pytest.approx(record.best["val_median_geo_degs"], rel=0.1)
+        assert np.median(record.validation["error_degs"]) == pytest.approx(record.best["val_median_geo_degs"], abs=2e-3)
         assert (record.views["n_train"].sum(), record.views["n_val"].sum()) == (record.n_train, record.n_val) == (270, 30)
         held_out = starfile.read(half / "splits/val.star")["particles"]
         np.testing.assert_allclose(record.validation["tilt_degs"], held_out["rlnAngleTilt"], atol=1e-3)

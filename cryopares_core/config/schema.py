@@ -185,7 +185,7 @@ class Train:
         "Batches over which gradients are summed before a step: a larger batch in the same memory.",
         low=1,
         high=1024,
-        label="Batches a step",
+        label="Batches per update",
     )
     patient_reduce_lr_plateau_n_epochs: int = param(
         3,
@@ -224,14 +224,14 @@ class Train:
         0.1, "Share of the particles held out for validation.", above=0, high=0.5, label="Share for validation"
     )
     gradient_clip_norm: float = param(
-        5.0, "Longer gradients are cut to this norm.", above=0, advanced=True, label="Longest gradient"
+        5.0, "Longer gradients are cut to this norm.", above=0, advanced=True, label="Gradient clipping (norm)"
     )
     precision: str = param(
         "auto",
         "Arithmetic: 32 bits, bfloat16, or auto (bfloat16 on GPUs that have it).",
         choices=PRECISIONS,
         advanced=True,
-        label="Arithmetic",
+        label="Precision",
     )
     seed: int = param(2024, "Seed of all that is drawn at random.", low=0, high=2**31 - 1, label="Random seed")
 

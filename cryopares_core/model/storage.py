@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from cryopares_core.config.merge import load_config
@@ -56,7 +56,7 @@ def save_model(folder: Path, card: ModelCard, network: nn.Module) -> None:
     """Write `model.safetensors` and `model.json`, each all or nothing, the card last."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with atomic_path(folder / "model.safetensors") as temporary:
-        save_file(weights, temporary)
+        temporary.write_bytes(save(weights))  # its own writer makes a file that others on a shared disk cannot read
     save_card(folder, card)
 
 

@@ -26,17 +26,18 @@ class Remark:
 
 def judge(record: RunRecord) -> List[Remark]:
     """Remarks on each half set and on the run; empty before the first validation."""
-    remarks = [remark for half in record.halves.values() for remark in judge_half(half)]
+    remarks = [remark for half in record.halves.values() for remark in judge_half(half, record.n_epochs)]
     extra = [_unfinished(record), _halves_differ(record)]
     return remarks + [remark for remark in extra if remark]
 
 
-def judge_half(half: HalfRecord) -> List[Remark]:
-    """Remarks on one half set's epochs."""
+def judge_half(half: HalfRecord, n_epochs: Optional[int] = None) -> List[Remark]:
+    """Remarks on one half set's epochs; whether it needs more than `n_epochs` shows when it has done them."""
     epochs = [line for line in half.epochs if "val_loss" in line and "val_geo_degs" in line]
     if not epochs:
         return []
-    rules = (_level, _overfits, _still_falls, _stands_still, _outliers, _few)
+    at_the_end = (_still_falls, _stands_still) if n_epochs is None or len(half.epochs) >= n_epochs else ()
+    rules = (_level, _overfits, *at_the_end, _outliers, _few)
     return [remark for remark in (rule(half, epochs) for rule in rules) if remark]
 
 
@@ -103,12 +104,14 @@ def _stands_still(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
 
 def _outliers(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
     mean, median = _best_errors(epochs)
-    if mean < 2 * median or mean < GOOD_MEAN_DEGS:
+    if median > USABLE_MEDIAN_DEGS or mean < 2 * median or mean < GOOD_MEAN_DEGS:
         return None
     far = share_under(half, 30.0)
     share = "" if far is None else f" ({1 - far:.0%} are off by more than 30°)"
     text = f"{half.name}: most particles are found well and some are far off{share}: bad particles, wrong poses in the STAR file, "
-    return Remark(text + "or views that look alike.", "mean error over twice the median", NOTE)
+    return Remark(
+        text + "or views that look alike.", f"median up to {USABLE_MEDIAN_DEGS:.0f}°, and mean error over twice the median", NOTE
+    )
 
 
 def _few(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
@@ -121,8 +124,9 @@ def _few(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
 def _unfinished(record: RunRecord) -> Optional[Remark]:
     if record.finished or record.n_epochs is None or not record.halves:
         return None
-    done = ", ".join(f"{name} {len(record.halves[name].epochs) if name in record.halves else 0}" for name in record.expected)
-    text = f"The run has not done all its epochs yet ({done} of {record.n_epochs}). If it was stopped, it goes on with"
+    epochs = {name: len(record.halves[name].epochs) if name in record.halves else 0 for name in record.expected}
+    done = ", ".join(f"{name} {count} of {record.n_epochs}" for name, count in epochs.items())
+    text = f"The run has not done all its epochs yet ({done}). If it was stopped, it goes on with"
     return Remark(
         f"{text} cryopares_train --continue_checkpoint_dir {record.folder}", "epochs in metrics.jsonl against n_epochs", NOTE
     )

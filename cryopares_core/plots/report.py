@@ -30,11 +30,12 @@ def write_report(version_dir: Union[str, Path]) -> Path:
 
 def report_html(record: RunRecord) -> str:
     """The whole page: no scripts, and nothing that it would fetch."""
+    n_halves = max(1, len(record.halves))
     sections = [
         ("Result", _headline(record) + _judgement(record)),
         ("Learning curves", _picture(record, draw_learning_curves, 12.5, 4.0, LEARNING_NOTE)),
-        ("Errors of the particles held out", _picture(record, draw_error_histograms, 12.0, 3.6, HISTOGRAM_NOTE)),
-        ("Error by view direction", _picture(record, draw_error_maps, 6.2 * max(1, len(record.halves)), 4.0, _map_note(record))),
+        ("Errors of the particles held out", _picture(record, draw_error_histograms, 6.0 * n_halves, 3.6, HISTOGRAM_NOTE)),
+        ("Error by view direction", _picture(record, draw_error_maps, 6.2 * n_halves, 4.0, _map_note(record))),
         ("Views of the training set", _picture(record, draw_view_distribution, 6.6, 4.3, VIEWS_NOTE)),
         ("Particles as the network gets them", _gallery(record)),
         ("Warnings", _warnings(record)),
@@ -127,7 +128,7 @@ def _warnings(record: RunRecord) -> str:
 def _settings(record: RunRecord) -> str:
     settings = all_settings(record)
     changed = [setting for setting in settings if setting.changed]
-    parts = ["<p>All settings have their defaults.</p>" if settings and not changed else _settings_table(changed)]
+    parts = [f"<h3>Other than the defaults</h3>{_settings_table(changed)}" if changed else ""]
     parts.append(f"<h3>Command</h3><pre>{html.escape(command_line(record))}</pre>")
     versions = {"CryoPARES": record.settings.get("cryopares", NO_VALUE), **(record.settings.get("versions") or {})}
     parts.append("<p class=note>" + html.escape(", ".join(f"{name} {version}" for name, version in versions.items())) + "</p>")

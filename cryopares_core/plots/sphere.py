@@ -77,6 +77,7 @@ def draw_map(
         picture, ax=axes, orientation="horizontal", shrink=0.75, pad=0.02, aspect=35, extend="max" if above else "neither"
     )
     bar.set_label(label)
+    bar.ax.xaxis.get_major_locator().set_params(integer=limits[1] > 3)
     bar.outline.set_linewidth(0.5)
     if np.isnan(values).any():
         axes.text(1.0, 0.0, "grey: no particles", transform=axes.transAxes, ha="right", fontsize=8, color=GREY)

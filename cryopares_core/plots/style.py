@@ -29,7 +29,7 @@ th, td { padding: 7px 10px; border-bottom: 1px solid var(--line); vertical-align
 .judgement .warning { border-color: #c0392b; }
 .judgement small { display: block; color: var(--soft); }
 img { display: block; margin: 6px auto; height: auto; }
-.note { color: var(--soft); font-size: 13px; margin: 4px 0 0; }
+p.note { color: var(--soft); font-size: 13px; margin: 4px 0 0; }
 pre { background: #f6f8fa; padding: 12px 14px; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12.5px; margin: 0; }
 summary { cursor: pointer; margin: 14px 0 8px; font-weight: 600; color: var(--blue); }
 @media print { body { max-width: none; padding: 0; } section { break-inside: avoid; } details { display: none; } }

@@ -47,10 +47,7 @@ class ProtCryoparesBase(EMProtocol):
         add_parameter(form, name, leaf, leaf.rules.advanced * LEVEL_ADVANCED if level is None else level, default)
 
     def _addSettings(self, form: Any, tabs: Any = TABS, defaults: Optional[Dict[str, Any]] = None) -> None:
-        """The configuration tree on tabs of its own, and the field for what is not there."""
-        for tab in tabs:
-            form.addSection(label=tab)
-            add_fields(form, [field for field in self._fields() if field.tab == tab], defaults)
+        """A field for any setting at the end of the first tab, and the configuration tree on tabs of its own."""
         form.addParam(
             "extra_settings",
             params.StringParam,
@@ -61,6 +58,9 @@ class ProtCryoparesBase(EMProtocol):
             "train.learning_rate=1e-4 models.image2sphere.lmax=8\n"
             "They beat the fields of this form. 'cryopares_train --show-config' lists all.",
         )
+        for tab in tabs:
+            form.addSection(label=tab)
+            add_fields(form, [field for field in self._fields() if field.tab == tab], defaults)
 
     def _addHardware(self, form: Any) -> None:
         form.addHidden(

@@ -60,6 +60,8 @@ def scenario(driver: Driver, window: Any) -> Scenario:
         notebook.select(number)
         yield None
         driver.picture(f"4_tab_{number}")
+    notebook.select(0)
+    yield None
     driver.replace_text(form.widgetDict["extra_settings"].content.winfo_children()[0], TINY)
     yield lambda: form.protocol.extra_settings.get() == TINY
     form.widgetDict["numberOfThreads"].set("1")
