@@ -51,6 +51,8 @@ TEST = [
     "ruff",
     "mypy",
     *since_python("3.11", ["e3nn", "scipy", "torch-fourier-slice==0.6.0"]),
+    # Reads STAR files into Scipion: the way in for the particles of most tests.
+    'scipion-em-relion; python_version >= "3.11" and python_version < "3.13"',
 ]
 
 setup(
