@@ -22,7 +22,7 @@ from cryopares_plugin.form import TABS, add_fields, add_parameter, form_value, o
 from cryopares_plugin.objects import CryoparesModel
 from cryopares_plugin.program import error_text, joined
 
-SECONDS_BETWEEN_LOOKS = 5.0
+SECONDS_BETWEEN_LOOKS = 2.0
 OUTPUT = "outputModel"
 ERROR_FILE_VARIABLE = "CRYOPARES_ERROR_FILE"
 ARGUMENTS = parameters(TrainArguments)

@@ -96,6 +96,9 @@ def wait_until_ended(run):
 def wait_for_checkpoint(run):
     wait_for(lambda: os.path.isfile(os.path.join(run.getRunDir(), "half1", "checkpoints", "last.ckpt")))
 
+def wait_for_model(run):
+    wait_for(lambda: status(run) and hasattr(run, "outputModel"))
+
 def epochs(run):
     from cryopares_core.plots.records import read_run
     return [[line["epoch"] for line in half.epochs] for half in read_run(run.getRunDir()).halves.values()]

@@ -93,7 +93,9 @@ def started(installation: dict[str, str], tmp_path: Path, project: str) -> Itera
 
     def start(*words: object) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "cryopares_workflow", *map(str, words)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        # Tests in the background of a shell have Ctrl-C ignored, and would hand that on.
+        pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
         return subprocess.Popen(command, env=installation, cwd=tmp_path, text=True, start_new_session=True, **pipes)  # type: ignore[call-overload]
 
     yield start
@@ -153,7 +155,7 @@ def test_a_signal_stops_the_running_protocol(
     wait_for(lambda: len(processes(project)) > 1)
     time.sleep(2)
     os.killpg(command.pid, number) if number == signal.SIGINT else command.send_signal(number)
-    said = command.communicate(timeout=20)[0]
+    said = command.communicate(timeout=60)[0]
     assert command.returncode == 128 + number, said
     assert "import: stopped" in said and "Traceback" not in said
     assert not processes(project)
