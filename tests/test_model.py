@@ -19,9 +19,9 @@ from cryopares_core.geometry.symmetry import point_group
 from cryopares_core.geometry.wigner import Wigner, degree_slices, n_coefficients
 from cryopares_core.model.convolutions import S2Convolution, SO3Activation, SO3Convolution
 from cryopares_core.model.density import PoseDensity
-from cryopares_core.model.encoder import ResNetEncoder
 from cryopares_core.model.network import PoseNetwork
 from cryopares_core.model.projector import ImageToSphere
+from cryopares_core.model.resnet import ResNetEncoder
 from cryopares_core.model.storage import ModelCard, load_model, save_model
 
 

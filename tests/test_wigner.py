@@ -1,6 +1,7 @@
 """Wigner matrices and separable synthesis against e3nn, dense sums and the group laws."""
 
 import e3nn.o3
+import numpy as np
 import pytest
 import torch
 
@@ -36,8 +37,8 @@ def dense(lmax, matrices):
 
 def test_wigner_matrices_are_e3nns():
     matrices = random_rotations(20)
-    torch.testing.assert_close(Wigner(11, torch.float64)(matrices), dense(11, matrices), atol=1e-10, rtol=0)
-    torch.testing.assert_close(Wigner(11)(matrices).double(), dense(11, matrices), atol=1e-5, rtol=0)
+    torch.testing.assert_close(Wigner(16, torch.float64)(matrices), dense(16, matrices), atol=1e-10, rtol=0)
+    torch.testing.assert_close(Wigner(16)(matrices).double(), dense(16, matrices), atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("degree", [1, 5, 12, 16])
@@ -59,22 +60,52 @@ def test_spherical_harmonics_are_e3nns():
     torch.testing.assert_close(spherical_harmonics(10, directions), reference, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("lmax, order", [(0, 0), (1, 1), (4, 2), (11, 2), (12, 1), (16, 2)])
-def test_grid_synthesis_is_the_dense_sum(lmax, order):
-    grid = healpix_so3_grid(order)
-    sample = torch.randperm(len(grid))[:300]
-    coefficients = torch.randn(n_coefficients(lmax), 3)
-    matrices = euler_degs_to_matrix(grid.eulers_degs(sample))
-    table = dense(lmax, matrices) if lmax <= 11 else Wigner(lmax, torch.float64)(matrices)
-    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
-        values = GridSynthesis(lmax, grid, dtype)(coefficients.to(dtype)).flatten(0, 1)[sample].double()
-        scale = (table @ coefficients).abs().max()
-        assert ((values - table @ coefficients).abs() / scale).max() < tolerance
+@pytest.mark.parametrize("lmax", range(17))
+def test_grid_synthesis_is_e3nns_dense_sum(lmax):
+    """Values at random points of the grids of all orders, and the gradient of a weighted sum of them."""
+    coefficients = torch.randn(n_coefficients(lmax), 2)
+    for order in range(6 if lmax in (2, 12, 16) else 4):
+        grid = healpix_so3_grid(order)
+        sample = torch.randperm(len(grid))[:20]
+        table = dense(lmax, euler_degs_to_matrix(grid.eulers_degs(sample)))
+        weight = torch.randn(20, 2)
+        for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
+            variable = coefficients.to(dtype, copy=True).requires_grad_()
+            values = GridSynthesis(lmax, grid, dtype)(variable).flatten(0, 1)[sample]
+            (values * weight.to(dtype)).sum().backward()
+            assert _difference(values, table @ coefficients) < tolerance
+            assert _difference(variable.grad, table.T @ weight) < tolerance
+
+
+def _difference(values, reference):
+    """The largest one, as a share of the reference's largest value."""
+    return (values.detach().double() - reference).abs().max() / reference.abs().max()
+
+
+@pytest.mark.parametrize("lmax", [0, 1, 2, 5, 8])
+def test_activation_is_e3nns_dense_product(lmax):
+    """Synthesis, a rectifier and analysis against products with one table of all the grid's rotations."""
+    transform = QuadratureTransform(lmax, torch.float64)
+    tilts = torch.arccos(torch.from_numpy(np.polynomial.legendre.leggauss(lmax + 1)[0]))
+    turns = [torch.arange(count) * (360.0 / count) for count in (transform.psi_turns, transform.rot_turns)]
+    psi, rot, tilt = torch.meshgrid(*turns, torch.rad2deg(tilts), indexing="ij")
+    points = torch.stack((rot, tilt, psi), dim=-1).view(-1, 3)
+    table = dense(lmax, euler_degs_to_matrix(points))
+    weight = transform.weight[:, 0].expand(len(psi), rot.shape[1], -1).reshape(-1, 1)
+    coefficients = torch.randn(n_coefficients(lmax), 3, requires_grad=True)
+    expected = table.T @ (weight * torch.relu(table @ coefficients))
+    found = transform.analysis(torch.relu(transform.synthesis(coefficients)))
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+    direction = torch.randn_like(expected)
+    gradients = [torch.autograd.grad((value * direction).sum(), coefficients)[0] for value in (expected, found)]
+    torch.testing.assert_close(*gradients, atol=1e-10, rtol=0)
 
 
 def test_tables_are_small():
     modules = GridSynthesis(12, healpix_so3_grid(4)), QuadratureTransform(12)
     assert sum(buffer.numel() * buffer.element_size() for module in modules for buffer in module.buffers()) < 30e6
+    finer = GridSynthesis(12, healpix_so3_grid(5))
+    assert sum(buffer.numel() * buffer.element_size() for buffer in finer.buffers()) < 30e6
 
 
 @pytest.mark.parametrize("lmax", [0, 3, 12])

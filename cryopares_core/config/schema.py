@@ -9,6 +9,7 @@ from cryopares_core.config.augmentation import Augmenter
 from cryopares_core.config.parameters import param, section
 
 CTF_CORRECTIONS = ("phase_flip", "none", "concat_phase_flip", "ctf_multiply")
+ENCODERS = ("resnet", "unet")
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 PRECISIONS = ("auto", "32", "bf16")
 
@@ -135,9 +136,30 @@ class ResNet:
 
 
 @dataclass
+class UNet:
+    """The U-Net that reads the picture."""
+
+    width: int = param(
+        32,
+        "Channels of its finest map; deeper ones have twice as many each.",
+        low=8,
+        high=256,
+        label="Width of the U-Net",
+        advanced=True,
+    )
+
+
+@dataclass
 class ImageEncoder:
     """From the picture to a feature map."""
 
+    architecture: str = param(
+        "resnet",
+        "What reads the picture: a residual network, or a U-Net with small strides.",
+        choices=ENCODERS,
+        label="Kind of picture encoder",
+    )
+    unet: UNet = section(UNet, "U-Net")
     resnet: ResNet = section(ResNet, "Residual network")
 
 
@@ -194,6 +216,11 @@ class Train:
         low=0,
         high=1000,
         label="Patience before the rate falls",
+    )
+    noise_curriculum: bool = param(
+        True,
+        "Fresh networks begin on particles with part of their noise taken off, by a map made of the training half itself.",
+        label="Begin with less noise?",
     )
     n_epochs_simulation: int = param(
         0,

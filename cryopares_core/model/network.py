@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cryopares_core.geometry.symmetry import point_group
 from cryopares_core.model.convolutions import S2Convolution, SO3Activation, SO3Convolution
 from cryopares_core.model.density import PoseDensity
-from cryopares_core.model.encoder import ResNetEncoder, auto_output_stride
+from cryopares_core.model.encoder import make_encoder
 from cryopares_core.model.projector import ImageToSphere
 
 
@@ -28,14 +28,12 @@ class PoseNetwork(nn.Module):
     def __init__(self, settings: Any, symmetry: str, image_size_px: int, in_channels: int = 1):
         super().__init__()
         parts, lmax = settings.so3components, settings.lmax
-        resnet = settings.imageencoder.resnet
-        stride = resnet.output_stride or auto_output_stride(image_size_px)
-        self.encoder = ResNetEncoder(resnet.resnetName, in_channels, stride)
+        self.encoder = make_encoder(settings.imageencoder, in_channels, image_size_px)
         self.projector = ImageToSphere(
             self.encoder.out_channels,
             parts.i2sprojector.sphere_fdim,
             image_size_px,
-            stride,
+            self.encoder.output_stride,
             lmax,
             parts.i2sprojector.hp_order,
             parts.i2sprojector.rand_fraction_points_to_project,

@@ -14,17 +14,22 @@ from torch.utils.data import DataLoader, Dataset
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures `(b, c, n, n)` float16 and RELION angles `(b, 3)` in degrees, float32."""
+    """Pictures `(b, c, n, n)` float16 and RELION angles `(b, 3)` in degrees, float32.
+
+    `ids` `(b,)` tells which particles of the run's table they are; None for pictures of no particle.
+    """
 
     images: Tensor
     eulers_degs: Tensor
+    ids: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
-        """Both tensors on a device; Lightning moves batches by this name."""
-        return Batch(self.images.to(device, non_blocking=non_blocking), self.eulers_degs.to(device, non_blocking=non_blocking))
+        """All tensors on a device; Lightning moves batches by this name."""
+        tensors = (self.images, self.eulers_degs, self.ids)
+        return Batch(*(None if x is None else x.to(device, non_blocking=non_blocking) for x in tensors))  # type: ignore[arg-type]
 
 
 class PreparedDataset(Dataset):
@@ -43,7 +48,7 @@ class PreparedDataset(Dataset):
 
     def __getitems__(self, items: Sequence[int]) -> Batch:
         chosen = self.indices[torch.as_tensor(items)]
-        return Batch(self.images[chosen], self.eulers_degs[chosen])
+        return Batch(self.images[chosen], self.eulers_degs[chosen], chosen)
 
 
 def make_loader(dataset: Dataset, batch_size: int, shuffle: bool) -> DataLoader:

@@ -38,6 +38,11 @@ class PreprocessSettings:
         """Channels of a prepared picture: as taken and phase-flipped when both are wanted, else one."""
         return 2 if self.ctf_mode == "concat_phase_flip" else 1
 
+    def transfer(self, ctf: Tensor) -> Tensor:
+        """What is left of the CTF `(b, n, n // 2 + 1)` in the channels of prepared pictures: `(b, c, n, n // 2 + 1)`."""
+        left = {"none": [ctf], "phase_flip": [ctf.abs()], "concat_phase_flip": [ctf, ctf.abs()], "ctf_multiply": [ctf.square()]}
+        return torch.stack(left[self.ctf_mode], dim=1)
+
     def target_sampling(self, pixel_size_angs: float) -> float:
         """Pixel size of the prepared pictures, Å."""
         return self.sampling_rate_angs or pixel_size_angs

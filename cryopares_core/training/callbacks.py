@@ -23,7 +23,7 @@ from cryopares_core.progress import format_seconds
 from cryopares_core.training.phases import Phases
 
 logger = logging.getLogger(__name__)
-METRICS = ("loss", "val_loss", "geo_degs", "val_geo_degs", "val_median_geo_degs", "val_share_under_5_degs", "lr")
+METRICS = ("loss", "val_loss", "geo_degs", "val_geo_degs", "val_median_geo_degs", "val_share_under_5_degs", "lr", "noise")
 
 
 @contextmanager
@@ -138,7 +138,8 @@ class Progress(lightning.Callback):
         line = (
             f"{self.title}  epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}  loss {values['loss']:.3f}  "
             f"val_loss {values.get('val_loss', float('nan')):.3f}  error mean {values.get('val_geo_degs', float('nan')):.1f}° "
-            f"median {values.get('val_median_geo_degs', float('nan')):.1f}°  {format_seconds(pace * (total - done))} left"
+            f"median {values.get('val_median_geo_degs', float('nan')):.1f}°  {_noise_text(values)}"
+            f"{format_seconds(pace * (total - done))} left"
         )
         if self.bar is not None:
             self.bar.clear()
@@ -150,6 +151,11 @@ class Progress(lightning.Callback):
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException) -> None:
         self.on_train_end(trainer, pl_module)
+
+
+def _noise_text(values: dict[str, float]) -> str:
+    """How far the curriculum has come, until it has ended."""
+    return f"noise {values['noise']:.0%}  " if values.get("noise", 1.0) < 0.995 else ""
 
 
 class PhaseClock(lightning.Callback):

@@ -22,6 +22,7 @@ from cryopares_core.particles.batches import make_loader
 from cryopares_core.particles.preprocess import PreprocessSettings, network_mask
 from cryopares_core.plots.readers import read_metrics
 from cryopares_core.training.callbacks import AtomicCheckpointIO, BestModel, MetricsFile, PhaseClock, Progress
+from cryopares_core.training.curriculum import NoiseCurriculum
 from cryopares_core.training.module import PoseTraining
 from cryopares_core.training.phases import Phases
 from cryopares_core.training.records import ValidationRecords
@@ -66,7 +67,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage trains on, for how long, and where it writes. `title` stands before its lines of progress."""
+    """What one stage trains on, for how long, and where it writes. `title` stands before its lines of progress.
+
+    `curriculum` takes noise off the training pictures at first.
+    """
 
     folder: Path
     title: str
@@ -74,6 +78,7 @@ class Stage:
     train: Dataset
     held_out: Dataset
     records: ValidationRecords
+    curriculum: NoiseCurriculum | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def fit(plan: Plan, stage: Stage, network: PoseNetwork, resume: bool) -> StageRe
 def _fit(plan: Plan, stage: Stage, network: PoseNetwork, resume: bool) -> None:
     with plan.phases("start-up"):
         stage.folder.mkdir(parents=True, exist_ok=True)
-        module = _module(plan, network)
+        module = _module(plan, network, stage.curriculum)
         trainer = _trainer(plan, stage, module)
         train = make_loader(stage.train, plan.particles_per_batch, shuffle=True)
         held_out = make_loader(stage.held_out, plan.arguments.batch_size, shuffle=False)
@@ -118,8 +123,8 @@ def _fit(plan: Plan, stage: Stage, network: PoseNetwork, resume: bool) -> None:
             raise KeyboardInterrupt from error
 
 
-def _module(plan: Plan, network: PoseNetwork) -> PoseTraining:
-    module = PoseTraining(network, plan.config, plan.symmetry, plan.mask)
+def _module(plan: Plan, network: PoseNetwork, curriculum: NoiseCurriculum | None) -> PoseTraining:
+    module = PoseTraining(network, plan.config, plan.symmetry, plan.mask, curriculum)
     if plan.arguments.compile_model:
         network.encoder.compile()
     return module

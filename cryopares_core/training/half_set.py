@@ -15,10 +15,13 @@ from cryopares_core.errors import UserError
 from cryopares_core.model.network import PoseNetwork
 from cryopares_core.model.storage import copy_weights, read_weights
 from cryopares_core.particles.batches import PreparedDataset
+from cryopares_core.particles.ctf import ctf_tensors
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.training.curriculum import KnownParticles, NoiseCurriculum, make_curriculum
 from cryopares_core.training.fit import Plan, Stage, StageResult, fit
 from cryopares_core.training.pretraining import SIMULATED, Simulation, pretrain
 from cryopares_core.training.records import ValidationRecords
+from cryopares_core.volumes.maps import write_map
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,11 @@ class Particles:
 
     table: ParticleTable
     images: Tensor
+
+    @property
+    def known(self) -> KnownParticles:
+        """What a map can be made of."""
+        return KnownParticles(self.images, torch.from_numpy(self.table.eulers_deg).float(), ctf_tensors(self.table.ctf))
 
 
 @dataclass(frozen=True)
@@ -61,16 +69,31 @@ def train_half_set(plan: Plan, particles: Particles, half: HalfSet, simulation: 
     if simulation is not None:
         folder = half.folder / "simulation"
         pretrain(plan, simulation, folder, f"{half.name} simulation", len(half.train_ids), half.number, network, resume)
-    return fit(plan, _stage(plan, particles, half), network, resume)
+    fresh = simulation is None and not plan.arguments.finetune_checkpoint_dir
+    curriculum = _curriculum(plan, particles, half) if fresh and plan.config.train.noise_curriculum else None
+    return fit(plan, _stage(plan, particles, half, curriculum), network, resume)
 
 
-def _stage(plan: Plan, particles: Particles, half: HalfSet) -> Stage:
+def _curriculum(plan: Plan, particles: Particles, half: HalfSet) -> NoiseCurriculum | None:
+    """From the half set's training particles alone, so that half sets stay independent; keeps the map for users to look at."""
+    with plan.phases("map for the curriculum"):
+        curriculum, volume, resolution = make_curriculum(
+            particles.known, torch.from_numpy(half.train_ids), plan.preprocessing, plan.symmetry, plan.device
+        )
+        write_map(half.folder / "starting_map.mrc", volume.cpu().numpy(), plan.sampling_rate_angs)
+    logger.info("%s: its particles make a map of %.3g Å (starting_map.mrc)", half.name, resolution)
+    if curriculum is not None:
+        logger.info("%s: training starts with %.0f%% of their noise", half.name, 100 * curriculum.first_noise)
+    return curriculum
+
+
+def _stage(plan: Plan, particles: Particles, half: HalfSet, curriculum: NoiseCurriculum | None) -> Stage:
     angles = torch.from_numpy(particles.table.eulers_deg).float()
     train, held_out = (PreparedDataset(particles.images, angles, ids) for ids in (half.train_ids, half.val_ids))
     names = particles.table.particles["rlnImageName"].iloc[half.val_ids].tolist()
     eulers = particles.table.eulers_deg
     records = ValidationRecords(half.folder, eulers[half.train_ids], eulers[half.val_ids], names)
-    return Stage(half.folder, half.name, plan.arguments.n_epochs, train, held_out, records)
+    return Stage(half.folder, half.name, plan.arguments.n_epochs, train, held_out, records, curriculum)
 
 
 def source_folder(version_dir: Path, half_name: str) -> Path:

@@ -14,6 +14,7 @@ from cryopares_core.geometry.symmetry import point_group
 from cryopares_core.model.network import PoseNetwork
 from cryopares_core.particles.augmentation import Augmenter
 from cryopares_core.particles.batches import Batch
+from cryopares_core.training.curriculum import NoiseCurriculum
 from cryopares_core.training.records import Validated
 
 WARM_UP_STEPS = 20
@@ -29,6 +30,7 @@ class PoseTraining(lightning.LightningModule):
     config : the whole configuration tree
     symmetry : the point group under which errors are the smallest
     mask : `(n, n)` soft circular mask, laid on each picture after augmentation
+    curriculum : takes noise off the training pictures at first
 
     Attributes
     ----------
@@ -38,9 +40,10 @@ class PoseTraining(lightning.LightningModule):
     mask: Tensor
     group: Tensor
 
-    def __init__(self, network: PoseNetwork, config: Any, symmetry: str, mask: Tensor):
+    def __init__(self, network: PoseNetwork, config: Any, symmetry: str, mask: Tensor, curriculum: NoiseCurriculum | None = None):
         super().__init__()
         self.network, self.settings, self.data_settings = network, config.train, config.datamanager
+        self.curriculum = curriculum
         self.augmenter = Augmenter(config.datamanager.augmenter)
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("group", point_group(symmetry).matrices.float(), persistent=False)
@@ -52,10 +55,7 @@ class PoseTraining(lightning.LightningModule):
         self.total_steps = max(1, int(self.trainer.estimated_stepping_batches))
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        images, eulers_degs = batch.images.float(), batch.eulers_degs
-        if self.data_settings.augment_train:
-            copies = self.data_settings.num_augmented_copies_per_batch
-            images, eulers_degs = self.augmenter(images.repeat(copies, 1, 1, 1), eulers_degs.repeat(copies, 1))
+        images, eulers_degs = self._training_pictures(batch)
         loss, found = self._loss_and_poses(images, eulers_degs, newton_steps=2)
         if not bool(torch.isfinite(loss)):
             raise UserError(
@@ -66,7 +66,19 @@ class PoseTraining(lightning.LightningModule):
         self.log("loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(images))
         self.log("lr", self._learning_rates()[0] * self._ramp(), on_step=False, on_epoch=True, batch_size=len(images))
         self.log("geo_degs", found.error_degs.mean(), on_step=False, on_epoch=True, batch_size=len(images))
+        if self.curriculum is not None:
+            self.log("noise", self.curriculum.noise, on_step=False, on_epoch=True, batch_size=len(images))
+            self.curriculum.advance(found.error_degs, self.global_step, self.total_steps)
         return loss
+
+    def _training_pictures(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Each picture as often as there are copies of it, with the curriculum's noise, augmented; and their angles."""
+        augmented = self.data_settings.augment_train
+        copies = self.data_settings.num_augmented_copies_per_batch if augmented else 1
+        images, eulers_degs = batch.images.float().repeat(copies, 1, 1, 1), batch.eulers_degs.repeat(copies, 1)
+        if self.curriculum is not None and batch.ids is not None and not self.curriculum.finished:
+            images, eulers_degs = self.curriculum(images, eulers_degs, batch.ids.repeat(copies))
+        return self.augmenter(images, eulers_degs) if augmented else (images, eulers_degs)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         loss, found = self._loss_and_poses(batch.images.float(), batch.eulers_degs, newton_steps=4)
@@ -101,6 +113,11 @@ class PoseTraining(lightning.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss", "interval": "epoch"},
         }
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """The plateau's rule counts epochs from the end of the curriculum on: before it, the loss says little."""
+        if self.curriculum is None or self.curriculum.finished:
+            scheduler.step(metric)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One step at the plateau's learning rate times the ramp."""
