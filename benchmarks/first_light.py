@@ -21,7 +21,6 @@ NETWORK = [
     "models.image2sphere.so3components.i2sprojector.sphere_fdim=128",
     "models.image2sphere.so3components.s2conv.f_out=32",
     "models.image2sphere.so3components.so3outputgrid.hp_order=3",
-    "models.image2sphere.imageencoder.resnet.output_stride=8",
 ]
 PACE_STEPS = 30
 

@@ -22,9 +22,9 @@ from cryopares_core.volumes.views import ViewSimulator, usual_ctfs
 
 COPIES = 4
 SMALL = ("lmax=5", "so3components.i2sprojector.sphere_fdim=64", "so3components.s2conv.f_out=16")
-SMALL += ("so3components.so3outputgrid.hp_order=2", "imageencoder.resnet.output_stride=8")
+SMALL += ("so3components.so3outputgrid.hp_order=2",)
 DEMO = ("lmax=8", "so3components.i2sprojector.sphere_fdim=128", "so3components.s2conv.f_out=32")
-DEMO += ("so3components.so3outputgrid.hp_order=3", "imageencoder.resnet.output_stride=8")
+DEMO += ("so3components.so3outputgrid.hp_order=3",)
 SETTINGS = {
     "the tests' network, 32 px at 10 Å": (32, 10.0, SMALL),
     "the demo's network, 40 px at 8 Å": (40, 8.0, DEMO),

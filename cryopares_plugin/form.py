@@ -22,7 +22,6 @@ USUAL = (
     "learning_rate",
     "augment_train",
 )
-AUTOMATIC = "automatic"
 
 
 class Field(NamedTuple):
@@ -65,7 +64,7 @@ def add_parameter(place: Any, name: str, leaf: Parameter, level: int = LEVEL_NOR
     common = {"label": label, "help": _help(leaf), "expertLevel": level}
     if rules.choices:
         choices = _choices(leaf)
-        index = choices.index(AUTOMATIC if value is None else str(value))
+        index = choices.index(leaf.rules.null_label if value is None else str(value))
         place.addParam(name, params.EnumParam, choices=choices, default=index, **common)
     elif kind is bool:
         place.addParam(name, params.BooleanParam, default=value, **common)
@@ -93,7 +92,7 @@ def form_value(protocol: Any, name: str, leaf: Parameter) -> Any:
     value = getattr(protocol, name).get()
     if leaf.rules.choices:
         choice = _choices(leaf)[value]
-        return None if choice == AUTOMATIC else leaf.kind(choice)
+        return None if leaf.optional and value == 0 else leaf.kind(choice)
     if leaf.kind is str:
         return value or None
     return value
@@ -143,7 +142,7 @@ def _tab(name: str) -> str:
 
 
 def _choices(leaf: Parameter) -> List[str]:
-    return ([AUTOMATIC] if leaf.optional else []) + [str(choice) for choice in leaf.rules.choices]
+    return ([leaf.rules.null_label] if leaf.optional else []) + [str(choice) for choice in leaf.rules.choices]
 
 
 def _help(leaf: Parameter) -> str:

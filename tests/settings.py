@@ -6,6 +6,6 @@ SMALL = [
     "models.image2sphere.so3components.i2sprojector.sphere_fdim=64",
     "models.image2sphere.so3components.s2conv.f_out=16",
     "models.image2sphere.so3components.so3outputgrid.hp_order=2",
-    "models.image2sphere.imageencoder.resnet.output_stride=8",
+    "models.image2sphere.imageencoder.unet.width=16",
     "datamanager.num_augmented_copies_per_batch=2",
 ]

@@ -33,7 +33,7 @@ GUIDE_DEFAULTS = {
     "models.image2sphere.so3components.s2conv.f_out": 64,
     "models.image2sphere.so3components.s2conv.hp_order": 4,
     "models.image2sphere.so3components.so3outputgrid.hp_order": 4,
-    f"{RESNET}.resnetName": "resnet18",
+    f"{RESNET}.resnetName": None,  # the guide's resnet18 gave way to the U-Net: docs/architecture.md says why
     "datamanager.augment_train": True,
     COPIES: 4,
     "datamanager.augmenter.prob_augment_each_image": 0.95,

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # A layer may import itself and those before it; errors and files are one.
-LAYERS = ["errors", "files", "progress", "config", "plots", "geometry", "particles", "model", "volumes", "training"]
+LAYERS = ["errors", "files", "allocator", "progress", "config", "plots", "geometry", "particles", "model", "volumes", "training"]
 LAYERS += ["inference", "commands"]
 RANK = {name: max(rank, 1) for rank, name in enumerate(LAYERS)}
 HEAVY = {"torch", "numpy", "pandas", "scipy", "lightning", "matplotlib", "healpy", "starfile", "mrcfile"}

@@ -21,7 +21,6 @@ from cryopares_core.model.convolutions import S2Convolution, SO3Activation, SO3C
 from cryopares_core.model.density import PoseDensity
 from cryopares_core.model.network import PoseNetwork
 from cryopares_core.model.projector import ImageToSphere
-from cryopares_core.model.resnet import ResNetEncoder
 from cryopares_core.model.storage import ModelCard, load_model, save_model
 
 
@@ -149,16 +148,6 @@ def test_poses_are_found_between_the_grid_points(name):
     refined = pose_error_degs(model.poses(coefficients, values, 8).double(), truth, group)
     assert on_grid.median() > 2
     assert refined.max() < 0.2
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-@pytest.mark.parametrize("stride", [8, 32])
-def test_encoders_have_torchvisions_names_and_sizes(name, stride):
-    encoder = ResNetEncoder(name, in_channels=3, output_stride=stride)
-    sizes = {"resnet18": 11_176_512, "resnet50": 23_508_032}  # torchvision's without the head
-    assert sum(parameter.numel() for parameter in encoder.parameters()) == sizes[name]
-    assert {"layer4.1.bn2.running_var", "layer2.0.downsample.0.weight"} <= set(encoder.state_dict())
-    assert encoder(torch.zeros(1, 3, 64, 64)).shape == (1, encoder.out_channels, 64 // stride, 64 // stride)
 
 
 @pytest.mark.parametrize("size, channels", [(32, 1), (50, 1), (64, 2)])

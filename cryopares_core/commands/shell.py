@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from typing import Any, Callable
 
+from cryopares_core.allocator import keep_freed_memory
 from cryopares_core.errors import UserError
 
 # A program that starts our commands, such as the plugin, names a file here and finds the message of an error in it.
@@ -21,6 +22,7 @@ def run(body: Callable[[], None]) -> int:
     0 done; 2 the input or settings are wrong (told in plain words); 130 stopped with Ctrl-C; 143 stopped by SIGTERM.
     """
     _send_log_to_terminal()
+    keep_freed_memory()
     logging.raiseExceptions = False  # a reader that went away (`| head`) is no reason for a traceback
     stopped_by = {"code": INTERRUPTED}
 

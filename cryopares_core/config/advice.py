@@ -12,9 +12,9 @@ MASK_MARGIN = 1.1
 STEP_ANGS = 0.05
 SMALLEST_BOX_PX = 16
 BYTES_PER_PIXEL = 2  # the prepared pictures are float16
-# Counted on the default network (resnet18, lmax 12) in bfloat16: what a training step keeps of each picture until its gradients
+# Counted on the default network (U-Net, lmax 12) in bfloat16: what a training step keeps of each picture until its gradients
 # are made, a part of its own and one for each pixel; tests/test_advice.py counts again.
-KEPT_BYTES, KEPT_BYTES_PER_PIXEL = 11e6, 220.0
+KEPT_BYTES, KEPT_BYTES_PER_PIXEL = 10.8e6, 240.0
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,14 @@ _KIND_NAMES = {int: "whole number", float: "number", bool: "True or False", str:
 class Rules:
     """What a field's type cannot say. `above` is an open lower bound, `low` and `high` are closed ones.
 
-    `label` is a short name for forms; parameters that are not on one have none.
+    `label` is a short name for forms; parameters that are not on one have none. `null_label` is what null is called there,
+    beside choices.
     """
 
     help: str
     unit: str = ""
     label: str = ""
+    null_label: str = "automatic"
     low: Optional[float] = None
     high: Optional[float] = None
     above: Optional[float] = None

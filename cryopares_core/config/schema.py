@@ -9,7 +9,6 @@ from cryopares_core.config.augmentation import Augmenter
 from cryopares_core.config.parameters import param, section
 
 CTF_CORRECTIONS = ("phase_flip", "none", "concat_phase_flip", "ctf_multiply")
-ENCODERS = ("resnet", "unet")
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 PRECISIONS = ("auto", "32", "bf16")
 
@@ -120,10 +119,14 @@ class SO3Components:
 
 @dataclass
 class ResNet:
-    """The residual network that reads the picture."""
+    """A residual network in place of the U-Net."""
 
-    resnetName: str = param(
-        "resnet18", "Which residual network; larger ones are stronger and slower.", choices=RESNETS, label="Picture encoder"
+    resnetName: Optional[str] = param(
+        None,
+        "Read pictures with this residual network; null takes the U-Net, which learns faster. Larger ones are stronger and slower.",
+        choices=RESNETS,
+        label="Picture encoder",
+        null_label="U-Net",
     )
     output_stride: Optional[int] = param(
         None,
@@ -131,7 +134,13 @@ class ResNet:
         unit="px",
         choices=(4, 8, 16, 32),
         advanced=True,
-        label="Stride of the encoder",
+        label="Stride of the residual network",
+    )
+    weights_fname: Optional[str] = param(
+        None,
+        "File with weights of that network to start from, named as torchvision's (.pth or .safetensors).",
+        advanced=True,
+        label="Weights of the residual network",
     )
 
 
@@ -151,14 +160,8 @@ class UNet:
 
 @dataclass
 class ImageEncoder:
-    """From the picture to a feature map."""
+    """From the picture to a feature map: a U-Net, or a residual network where one is named."""
 
-    architecture: str = param(
-        "resnet",
-        "What reads the picture: a residual network, or a U-Net with small strides.",
-        choices=ENCODERS,
-        label="Kind of picture encoder",
-    )
     unet: UNet = section(UNet, "U-Net")
     resnet: ResNet = section(ResNet, "Residual network")
 
@@ -255,7 +258,7 @@ class Train:
     )
     precision: str = param(
         "auto",
-        "Arithmetic: 32 bits, bfloat16, or auto (bfloat16 on GPUs that have it).",
+        "Arithmetic of the encoder: 32 bits, bfloat16, or auto (bfloat16 on GPUs and processors that have it).",
         choices=PRECISIONS,
         advanced=True,
         label="Precision",

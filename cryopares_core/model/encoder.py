@@ -13,7 +13,7 @@ def make_encoder(settings: Any, in_channels: int, image_size_px: int) -> ResNetE
 
     `settings`: the schema's `imageencoder`.
     """
-    if settings.architecture == "unet":
+    resnet = settings.resnet
+    if resnet.resnetName is None:
         return UNetEncoder(in_channels, image_size_px, settings.unet.width)
-    stride = settings.resnet.output_stride or auto_output_stride(image_size_px)
-    return ResNetEncoder(settings.resnet.resnetName, in_channels, stride)
+    return ResNetEncoder(resnet.resnetName, in_channels, resnet.output_stride or auto_output_stride(image_size_px))

@@ -55,3 +55,13 @@ class PoseNetwork(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             coefficients = self.so3conv(self.activation(self.s2conv(sphere.float())))
             return self.density.symmetrise(coefficients)
+
+    def scores(self, images: Tensor, eulers_degs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Coefficients `(n_coefficients, b)`, values on the output grid `(points, b)`, and each picture's loss `(b,)`.
+
+        `eulers_degs`: `(b, 3)` true angles in degrees.
+        """
+        coefficients = self(images)
+        with torch.autocast(images.device.type, enabled=False):
+            values = self.density.grid_values(coefficients)
+            return coefficients, values, self.density.loss(coefficients, values, eulers_degs)

@@ -8,7 +8,6 @@ become a quarter, so that every level costs about the same.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cryopares_core.model.resnet import ResidualBlock, initialise_convolutions
@@ -79,10 +78,12 @@ class _Up(nn.Module):
 
 def _finer(x: Tensor, size: int) -> Tensor:
     """A map with twice the sampling, `size` wide: pixel 2i is pixel i, those between are means, the last may be a copy."""
-    between = 2 * x.shape[-1] - 1
-    x = F.interpolate(x, (between, between), mode="bilinear", align_corners=True)
-    rest = size - between
-    return F.pad(x, (0, rest, 0, rest), mode="replicate") if rest else x
+    for axis in (-2, -1):
+        count = x.shape[axis]
+        following = torch.cat((x.narrow(axis, 1, count - 1), x.narrow(axis, count - 1, 1)), dim=axis)
+        x = torch.stack((x, (x + following) / 2), dim=axis).flatten(axis - 1, axis)
+        x = x.narrow(axis, 0, size)
+    return x
 
 
 def _map_sizes(image_size_px: int) -> list[int]:

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from cryopares_core.config.schema import Config
+from cryopares_core.errors import UserError
+from cryopares_core.model.pretrained import load_pretrained
+from cryopares_core.model.resnet import ResNetEncoder
 from cryopares_core.training.half_set import source_folder
 from cryopares_core.training.pretraining import SIMULATED
 
 
 def run_problems(arguments: Any, config: Config) -> list[str]:
     """All that is wrong with the folders and the combination of options, one sentence each."""
-    return _folder_problems(arguments.train_save_dir) + _finetune_problems(arguments) + _simulation_problems(arguments, config)
+    problems = _folder_problems(arguments.train_save_dir) + _finetune_problems(arguments)
+    return problems + _simulation_problems(arguments, config) + _weights_problems(config)
 
 
 def _folder_problems(save_dir: str) -> list[str]:
@@ -35,6 +39,20 @@ def _finetune_problems(arguments: Any) -> list[str]:
         "Give the version_N folder of a finished run, and the same --split_halfs as that run had."
         for name in missing
     ]
+
+
+def _weights_problems(config: Config) -> list[str]:
+    resnet = config.models.image2sphere.imageencoder.resnet
+    if not resnet.weights_fname:
+        return []
+    name = "models.image2sphere.imageencoder.resnet.weights_fname"
+    if resnet.resnetName is None:
+        return [f"{name}={resnet.weights_fname} needs a residual network: give resnetName too, for example resnet18."]
+    try:
+        load_pretrained(ResNetEncoder(resnet.resnetName), resnet.weights_fname)
+    except UserError as error:
+        return error.problems
+    return []
 
 
 def _simulation_problems(arguments: Any, config: Config) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from torch.utils.data import Dataset
 
 from cryopares_core.config.schema import Config
 from cryopares_core.model.network import PoseNetwork
+from cryopares_core.model.precision import uses_bfloat16
 from cryopares_core.model.storage import ModelCard, save_card, save_model
 from cryopares_core.particles.batches import make_loader
 from cryopares_core.particles.preprocess import PreprocessSettings, network_mask
@@ -26,6 +28,8 @@ from cryopares_core.training.curriculum import NoiseCurriculum
 from cryopares_core.training.module import PoseTraining
 from cryopares_core.training.phases import Phases
 from cryopares_core.training.records import ValidationRecords
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,8 @@ def _fit(plan: Plan, stage: Stage, network: PoseNetwork, resume: bool) -> None:
 def _module(plan: Plan, network: PoseNetwork, curriculum: NoiseCurriculum | None) -> PoseTraining:
     module = PoseTraining(network, plan.config, plan.symmetry, plan.mask, curriculum)
     if plan.arguments.compile_model:
-        network.encoder.compile()
+        logger.info("Compiling the network: the first step takes a minute or more")
+        module.compile_step()
     return module
 
 
@@ -173,9 +178,7 @@ def _save_model(plan: Plan, stage: Stage, module: PoseTraining) -> Callable[[dic
 
 
 def _precision(name: str, device: torch.device) -> Any:
-    if name == "auto":
-        name = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "32"
-    return "bf16-mixed" if name == "bf16" else "32-true"
+    return "bf16-mixed" if uses_bfloat16(name, device) else "32-true"
 
 
 def _card(plan: Plan, stage: Stage, best: dict[str, Any], n_epochs: int) -> ModelCard:

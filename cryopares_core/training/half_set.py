@@ -13,6 +13,8 @@ from torch import Tensor
 
 from cryopares_core.errors import UserError
 from cryopares_core.model.network import PoseNetwork
+from cryopares_core.model.pretrained import load_pretrained
+from cryopares_core.model.resnet import ResNetEncoder
 from cryopares_core.model.storage import copy_weights, read_weights
 from cryopares_core.particles.batches import PreparedDataset
 from cryopares_core.particles.ctf import ctf_tensors
@@ -104,6 +106,9 @@ def source_folder(version_dir: Path, half_name: str) -> Path:
 
 def _network(plan: Plan, half: HalfSet) -> PoseNetwork:
     network = plan.network()
+    weights = plan.config.models.image2sphere.imageencoder.resnet.weights_fname
+    if weights and isinstance(network.encoder, ResNetEncoder):
+        load_pretrained(network.encoder, weights)
     if plan.arguments.finetune_checkpoint_dir:
         source = source_folder(Path(plan.arguments.finetune_checkpoint_dir), half.name)
         problems = copy_weights(network, read_weights(source))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -47,6 +48,7 @@ class PoseTraining(lightning.LightningModule):
         self.augmenter = Augmenter(config.datamanager.augmenter)
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("group", point_group(symmetry).matrices.float(), persistent=False)
+        self._scores: Callable[[Tensor, Tensor], Any] = network.scores
         self._found: list[Validated] = []
         self.validated = Validated(torch.empty(0, 3, 3), torch.empty(0))
         self.total_steps = 1
@@ -93,15 +95,17 @@ class PoseTraining(lightning.LightningModule):
         self.log("val_median_geo_degs", errors.quantile(0.5))
         self.log("val_share_under_5_degs", (errors < 5).float().mean())
 
+    def compile_step(self) -> None:
+        """Compile the training step, all of it as one graph. Validation, whose batches have several sizes, stays as it is."""
+        self._scores = torch.compile(self.network.scores, fullgraph=True)
+
     def _loss_and_poses(self, images: Tensor, eulers_degs: Tensor, newton_steps: int) -> tuple[Tensor, Validated]:
         """The mean loss, and each picture's predicted pose and its error."""
-        coefficients = self.network(images * self.mask)
-        density = self.network.density
+        scores = self._scores if self.training else self.network.scores
+        coefficients, values, loss = scores(images * self.mask, eulers_degs)
         with torch.autocast(images.device.type, enabled=False):
-            values = density.grid_values(coefficients)
-            loss = density.loss(coefficients, values, eulers_degs).mean()
-            poses = density.poses(coefficients.detach(), values.detach(), newton_steps)
-            return loss, Validated(poses, pose_error_degs(poses, euler_degs_to_matrix(eulers_degs), self.group))
+            poses = self.network.density.poses(coefficients.detach(), values.detach(), newton_steps)
+            return loss.mean(), Validated(poses, pose_error_degs(poses, euler_degs_to_matrix(eulers_degs), self.group))
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(

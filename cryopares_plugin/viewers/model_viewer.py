@@ -68,8 +68,10 @@ def properties(model: CryoparesModel) -> Rows:
 
 
 def _network(settings: Dict[str, Any]) -> str:
+    if not settings:
+        return UNKNOWN
     name = settings.get("imageencoder", {}).get("resnet", {}).get("resnetName")
-    return f"{name}, lmax {settings.get('lmax')}" if name else UNKNOWN
+    return f"{name or 'U-Net'}, lmax {settings.get('lmax')}"
 
 
 def _half_row(name: str, card: Dict[str, Any]) -> Tuple[str, str]:

@@ -151,7 +151,7 @@ class BoxDialog(ParticleDialog):
         if self.default_network:
             kept = memory_text(step_bytes(self.batch_size, box_px))
             yield (
-                f"GPU memory for a batch of {self.batch_size} pictures: {kept} of values that training keeps (counted, resnet18), "
+                f"GPU memory for a batch of {self.batch_size} pictures: {kept} of values that training keeps (counted, U-Net), "
                 "and more for weights and workspace."
             )
         else:
