@@ -73,6 +73,13 @@ class Curve(lightning.Callback):
         self.since = time.process_time()
 
 
+class WithoutPlateau(PoseTraining):
+    """The rate falls by the schedule alone: there are no epochs here whose losses could stand still."""
+
+    def configure_optimizers(self) -> Any:
+        return super().configure_optimizers()["optimizer"]
+
+
 @torch.inference_mode()
 def held_out_errors(module: PoseTraining, images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     network = module.network.eval()
@@ -114,7 +121,7 @@ class Study:
         if plan.config.train.noise_curriculum:
             ids = torch.from_numpy(train_ids)
             curriculum = make_curriculum(particles.known, ids, plan.preprocessing, plan.symmetry, plan.device)[0]
-        module = PoseTraining(plan.network(), plan.config, plan.symmetry, plan.mask, curriculum)
+        module = WithoutPlateau(plan.network(), plan.config, plan.symmetry, plan.mask, curriculum)
         curve = Curve(max(1, steps // LOOKS), self.images[held_out], angles[held_out])
         loader = make_loader(PreparedDataset(self.images, angles, train_ids), plan.particles_per_batch, shuffle=True)
         precision = "bf16-mixed" if plan.config.train.precision == "bf16" else "32-true"

@@ -1,120 +1,198 @@
-"""Time and memory of each part of the network, and the output grid against its dense table, in one run.
+"""Time, memory, arithmetic and traffic of each part of the network and of whole steps, against the same mathematics done densely.
 
-    python benchmarks/network.py [--threads 1] [--batch 4]
+    python benchmarks/network.py [--threads 2] [--batch 4] [--device cuda --batch 32] [--precision bf16] [--only NAME] [--compile]
 
-The dense reference multiplies all coefficients with a table of all rotations, as the published implementation does. It lives
-here and not in the package.
+Ratios to the dense reference (benchmarks/dense.py) come from the same run. Floors: arithmetic at the rate of a large matrix
+product, and traffic at the rate of a large copy if nothing stayed in a cache, both measured first.
 """
+
+# ruff: noqa: T201
 
 from __future__ import annotations
 
 import argparse
-import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from counting import Machine, cost_of, measure_machine, timed_ms
+from dense import largest_difference, make_dense
+from torch import Tensor
 
-from cryopares_core.config.schema import Config
-from cryopares_core.geometry.rotations import euler_degs_to_matrix
-from cryopares_core.geometry.wigner import Wigner, n_coefficients
+from cryopares_core.allocator import keep_freed_memory
+from cryopares_core.config.merge import load_config
 from cryopares_core.model.network import PoseNetwork
+from cryopares_core.training.phases import peak_memory_gb
 
-SETTINGS = {"guide's defaults, 160 px": (160, 12, 512, 64, 3, 4), "small, 64 px": (64, 6, 128, 32, 2, 3)}
+IMAGE2SPHERE = "models.image2sphere."
+RESNET = IMAGE2SPHERE + "imageencoder.resnet.resnetName="
+SMALL = ["lmax=6", "so3components.i2sprojector.sphere_fdim=128", "so3components.i2sprojector.hp_order=2"]
+SMALL += ["so3components.s2conv.f_out=32", "so3components.s2conv.hp_order=2", "so3components.so3outputgrid.hp_order=3"]
+SMALL = [IMAGE2SPHERE + word for word in SMALL]
+SETTINGS: dict[str, tuple[int, list[str]]] = {
+    "guide, U-Net, 160 px": (160, []),
+    "guide, resnet18, 160 px": (160, [RESNET + "resnet18"]),
+    "guide, resnet101, 160 px": (160, [RESNET + "resnet101"]),
+    "small, U-Net, 64 px": (64, SMALL),
+    "small, resnet18, 64 px": (64, [*SMALL, RESNET + "resnet18"]),
+}
 
 
-def median_ms(action: Callable[[], object], repeats: int = 3) -> float:
-    """Milliseconds, the median of some runs after one to warm up."""
-    action()
-    times = []
-    for _ in range(repeats):
+class Bench:
+    """One network with pictures to train on."""
+
+    def __init__(self, name: str, arguments: argparse.Namespace, symmetry: str = "C1", dense: bool = False):
+        size, overrides = SETTINGS[name]
+        self.device, self.batch, self.precision = torch.device(arguments.device), arguments.batch, arguments.precision
+        settings = load_config(None, overrides).models.image2sphere
         started = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - started)
-    return sorted(times)[len(times) // 2] * 1e3
+        self.network = PoseNetwork(settings, symmetry, size).to(self.device)
+        self.built_s = time.perf_counter() - started
+        if dense:
+            make_dense(self.network, settings.so3components.s2conv.hp_order)
+        self.images = torch.randn(self.batch, 1, size, size, device=self.device)
+        self.eulers = torch.rand(self.batch, 3, device=self.device) * 180
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), fused=True)
+        self.scores: Callable[..., Any] = self.network.scores
+
+    def autocast(self) -> Any:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def step(self) -> None:
+        """A whole training step: forward, loss, backward, clipping, optimizer."""
+        with self.autocast():
+            loss = self.scores(self.images, self.eulers)[2].mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+
+    @torch.inference_mode()
+    def predict(self) -> Tensor:
+        with self.autocast():
+            coefficients = self.network(self.images)
+        return self.network.density.poses(coefficients, self.network.density.grid_values(coefficients))
+
+    def parts(self) -> dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]:
+        """Each part with an input of the right shape."""
+        network, found = self.network, {}
+        x = self.images
+        with torch.no_grad(), self.autocast():
+            for name in ("encoder", "projector", "s2conv", "activation", "so3conv"):
+                found[name] = (getattr(network, name), x)
+                x = getattr(network, name)(x)
+                x = x.float() if name == "projector" else x
+        found["output grid"] = (network.density.grid_values, x)
+        return found
+
+    def timed(self, part: Callable[[Tensor], Tensor], x: Tensor) -> list[str]:
+        """Milliseconds a picture: forward alone, and forward and backward."""
+        actions = (lambda: self.forward(part, x)), (lambda: self.forward_and_backward(part, x))
+        return [f"{timed_ms(action, self.device) / self.batch:.2f}" for action in actions]
+
+    @torch.no_grad()
+    def forward(self, part: Callable[[Tensor], Tensor], x: Tensor) -> None:
+        with self.autocast():
+            part(x)
+
+    def forward_and_backward(self, part: Callable[[Tensor], Tensor], x: Tensor) -> None:
+        x = x.detach().requires_grad_()
+        with self.autocast():
+            y = part(x)
+        y.backward(torch.ones_like(y))
 
 
-def build(px: int, lmax: int, fdim: int, f_out: int, projector_order: int, order: int) -> PoseNetwork:
-    settings = Config().models.image2sphere
-    settings.lmax, settings.so3components.so3outputgrid.hp_order = lmax, order
-    settings.so3components.i2sprojector.sphere_fdim, settings.so3components.s2conv.f_out = fdim, f_out
-    settings.so3components.i2sprojector.hp_order = projector_order
-    return PoseNetwork(settings, "C1", px)
+def report(name: str, machine: Machine, arguments: argparse.Namespace) -> None:
+    bench = Bench(name, arguments)
+    size = sum(parameter.numel() for parameter in bench.network.parameters())
+    tables = sum(buffer.numel() * buffer.element_size() for buffer in bench.network.buffers()) / 1e6
+    print(f"\n{name}, batch {bench.batch}: {size / 1e6:.1f} M weights, tables {tables:.0f} MB, built in {bench.built_s:.2f} s")
+    parts = bench.parts()
+    difference = largest_difference(bench.network.cpu(), parts["output grid"][1].cpu())
+    bench.network.to(bench.device)
+    dense = Bench(name, arguments, dense=True)
+    dense_parts = dense.parts()
+    print("a picture      | ours ms: forward, + backward | dense ms: forward, + backward | GFLOP | at peak ms | GB | at copy ms")
+    for part, (module, x) in parts.items():
+        has_dense = part in ("s2conv", "activation", "output grid")
+        cells = bench.timed(module, x) + (dense.timed(*dense_parts[part]) if has_dense else ["", ""])
+        print_row(part, cells, cost_of(lambda m=module, x=x: bench.forward_and_backward(m, x)), machine, bench.batch)
+    for whole in ("predict", "step"):
+        ours, theirs = (timed_ms(getattr(owner, whole), bench.device) / bench.batch for owner in (bench, dense))
+        print_row(whole, [f"{ours:.1f}", "", f"{theirs:.1f}", ""], cost_of(getattr(bench, whole)), machine, bench.batch)
+        print(f"   {whole}: {theirs / ours:.1f} times faster than the dense reference with the same encoder")
+    icosahedral = Bench(name, arguments, symmetry="I")
+    ratio = timed_ms(icosahedral.step, bench.device) / timed_ms(bench.step, bench.device)
+    print(f"   a step under I takes {ratio:.2f} times that under C1; results differ from the dense ones by {difference:.0e}")
+    if arguments.compile:
+        report_compiled(bench)
 
 
-def report(name: str, shape: tuple[int, ...], batch: int) -> None:
+def print_row(part: str, cells: list[str], cost: Any, machine: Machine, batch: int) -> None:
+    arithmetic, traffic = machine.floor_ms(cost)
+    values = [cost.flop / 1e9, arithmetic, cost.bytes / 1e9, traffic]
+    text = " ".join(f"{cell:>9}" for cell in cells)
+    print(f"{part:<14} {text}   " + " ".join(f"{value / batch:8.2f}" for value in values))
+
+
+def report_compiled(bench: Bench) -> None:
+    eager = timed_ms(bench.step, bench.device)
+    bench.scores = torch.compile(bench.network.scores, fullgraph=True)
     started = time.perf_counter()
-    network = build(*shape)
-    built = time.perf_counter() - started
-    images, eulers = torch.randn(batch, 1, shape[0], shape[0]), torch.rand(batch, 3) * 180
-    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-    tables = sum(buffer.numel() * buffer.element_size() for buffer in network.buffers()) / 1e6
-    weights = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-    rows = {}
-    with torch.no_grad():
-        features = network.encoder(images)
-        sphere = network.projector(features)
-        packed = network.s2conv(sphere)
-        active = network.activation(packed)
-        out = network.so3conv(active)
-        rows["encoder"] = median_ms(lambda: network.encoder(images))
-        rows["projector"] = median_ms(lambda: network.projector(features))
-        rows["S2 convolution"] = median_ms(lambda: network.s2conv(sphere))
-        rows["activation"] = median_ms(lambda: network.activation(packed))
-        rows["SO(3) convolution"] = median_ms(lambda: network.so3conv(active))
-        rows["output grid"] = median_ms(lambda: network.density.grid_values(out))
-        rows["prediction, all"] = median_ms(lambda: predict(network, images))
-    rows["training step, all"] = median_ms(lambda: step(network, optimizer, images, eulers))
-    print(f"{name}: {weights:.1f} M weights, tables {tables:.0f} MB, built in {built:.2f} s; ms a picture, batch {batch}")  # noqa: T201
-    for part, value in rows.items():
-        print(f"  {part:<20}{value / batch:>9.2f}")  # noqa: T201
-    dense_comparison(network, out)
+    bench.step()
+    first = time.perf_counter() - started
+    compiled = timed_ms(bench.step, bench.device)
+    print(f"   compiled: first step {first:.0f} s, then {compiled / bench.batch:.1f} ms a picture, not {eager / bench.batch:.1f}")
 
 
-def predict(network: PoseNetwork, images: torch.Tensor) -> torch.Tensor:
-    coefficients = network(images)
-    return network.density.poses(coefficients, network.density.grid_values(coefficients))
+def memory(name: str, arguments: argparse.Namespace, dense: bool) -> str:
+    """The peak of three training steps: of the whole process on a processor, of tensors on a GPU."""
+    command = [sys.executable, __file__, "--only", name, "--memory", "dense" if dense else "ours", "--batch", str(arguments.batch)]
+    command += ["--device", arguments.device, "--precision", arguments.precision, "--threads", str(arguments.threads)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
 
 
-def step(network: PoseNetwork, optimizer: torch.optim.Optimizer, images: torch.Tensor, eulers: torch.Tensor) -> None:
-    coefficients = network(images)
-    loss = network.density.loss(coefficients, network.density.grid_values(coefficients), eulers).mean()
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-    optimizer.step()
-
-
-def dense_comparison(network: PoseNetwork, coefficients: torch.Tensor) -> None:
-    """The output grid as one product with a table of all rotations: the same values, another time."""
-    grid, lmax = network.density.grid, network.density.lmax
-    with torch.no_grad():
-        wigner = Wigner(lmax)
-        parts = torch.arange(len(grid)).split(8192)
-        table = torch.cat([wigner(euler_degs_to_matrix(grid.eulers_degs(part))) for part in parts])
-        ours = network.density.grid_values(coefficients)
-        error = (table @ coefficients - ours).abs().max() / ours.abs().max()
-        dense, separable = (
-            median_ms(action) / coefficients.shape[1]
-            for action in (lambda: table @ coefficients, lambda: network.density.grid_values(coefficients))
-        )
-    size = len(grid) * n_coefficients(lmax) * 4 / 1e6
-    text = (
-        f"  output grid: dense {size:,.0f} MB, {dense:.2f} ms; separable {separable:.2f} ms, {dense / separable:.0f} times faster"
-    )
-    print(f"{text}, largest difference {error:.0e}")  # noqa: T201
+def print_memory(arguments: argparse.Namespace) -> None:
+    before = peak_memory_gb()
+    bench = Bench(arguments.only, arguments, dense=arguments.memory == "dense")
+    for _ in range(3):
+        bench.step()
+    if bench.device.type == "cuda":
+        print(f"{torch.cuda.max_memory_allocated() / 1e9:.2f} GB")
+    else:
+        print(f"{peak_memory_gb():.2f} GB, {before:.2f} GB of it before the network")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", choices=("32", "bf16"), default="32")
+    parser.add_argument("--only", choices=SETTINGS)
+    parser.add_argument("--memory", choices=("ours", "dense"), help="only the memory of --only")
+    parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(arguments.threads)
+    torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
-    for name, shape in SETTINGS.items():
-        report(name, shape, arguments.batch)
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.1f} GB")  # noqa: T201
+    if arguments.memory:
+        print_memory(arguments)
+        return
+    device = torch.device(arguments.device)
+    machine = measure_machine(device, torch.bfloat16 if arguments.precision == "bf16" else torch.float32)
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{arguments.threads} threads"
+    print(
+        f"{where}, {arguments.precision}: {machine.flop / 1e9:,.0f} GFLOP/s in products, {machine.bytes / 1e9:.0f} GB/s in copies"
+    )
+    for name in [arguments.only] if arguments.only else SETTINGS:
+        report(name, machine, arguments)
+        print(f"   peak memory of training steps: {memory(name, arguments, False)}; dense: {memory(name, arguments, True)}")
 
 
 if __name__ == "__main__":

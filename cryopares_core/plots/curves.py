@@ -11,6 +11,7 @@ LINES = {
     "error": [("val_geo_degs", "mean", "-"), ("val_median_geo_degs", "median", ":")],
     "rate": [("lr", "", "-")],
 }
+FULL_NOISE = 0.995  # of the particles': from there on the curriculum is over
 DEGREE_TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
 
 
@@ -18,7 +19,8 @@ DEGREE_TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
 def draw_learning_curves(figure: Any, record: RunRecord, title: str = "") -> None:
     """Three panels: loss of training and validation, mean and median validation error, learning rate.
 
-    Epochs of pretraining on simulated views stand left of 0, on a shaded ground. The best epoch is ringed.
+    Epochs of pretraining on simulated views stand left of 0, on a shaded ground, as do those that took noise off the particles.
+    The best epoch is ringed.
     """
     panels = dict(zip(LINES, figure.subplots(1, 3)))
     for half in record.halves.values():
@@ -60,14 +62,21 @@ def _curve(axes: Any, epochs: List[Epoch], key: str, place: Callable[[float], fl
 
 def _finish(axes: Any, title: str, y_label: str, record: RunRecord) -> None:
     simulated = max([len(half.simulation) for half in record.halves.values()], default=0)
-    if simulated:
-        axes.axvspan(0.5 - simulated, 0.5, color=GREY, alpha=0.12, linewidth=0)
-        axes.text(0.5, 1.0, "simulated ", transform=axes.get_xaxis_transform(), ha="right", va="top", fontsize=8, color=GREY)
+    _shade(axes, 0.5 - simulated, 0.5, "simulated ", "right")
+    eased = [line["epoch"] for half in record.halves.values() for line in half.epochs if line.get("noise", 1.0) < FULL_NOISE]
+    _shade(axes, 0.5, max(eased, default=0) + 0.5, " less noise", "left")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="Epoch", ylabel=y_label, title=title)
     axes.grid(True, which="major", alpha=0.25)
     if axes.lines:
         axes.legend()
+
+
+def _shade(axes: Any, start: float, end: float, text: str, side: str) -> None:
+    """Name the epochs between two places, on a shaded ground."""
+    if end > start:
+        axes.axvspan(start, end, color=GREY, alpha=0.12, linewidth=0)
+        axes.text(0.5, 1.0, text, transform=axes.get_xaxis_transform(), ha=side, va="top", fontsize=8, color=GREY)
 
 
 def _degrees(axes: Any) -> None:
