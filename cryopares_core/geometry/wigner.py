@@ -117,6 +117,13 @@ class Wigner(nn.Module):
         """`D^l` of rotation matrices `(..., 3, 3)`: `(..., n_coefficients)`."""
         return self.from_angles(matrix_to_euler_degs(matrix.double()).to(self.spectrum.dtype))
 
+    def turned(self, packed: Tensor, psi_rad: Tensor) -> Tensor:
+        """Coefficients of the same functions seen in a frame turned about z: `f(R) -> f(Rz(-psi) R)`, `(..., n_coefficients)`.
+
+        As a turn of the picture makes the projection at psi' the one at psi' + psi, this brings the coefficients along.
+        """
+        return self._sweep(packed, psi_rad, self.row_order, self.row_partner, 1)
+
     def _sweep(self, packed: Tensor, angle_rad: Tensor, order: Tensor, partner: Tensor, side: int) -> Tensor:
         # Z(angle)[m, m] = cos m angle and Z(angle)[m, -m] = sin m angle; from the right its transpose acts, hence `side`.
         phase = angle_rad[..., None] * torch.arange(-self.lmax, self.lmax + 1, device=packed.device)
