@@ -50,12 +50,11 @@ def test_a_turn_of_the_features_is_a_turn_of_the_density():
     """rot90(picture) is the projection at psi + 90: the coefficients must turn by exactly that, activation and all."""
     torch.manual_seed(0)
     lmax, size = 6, 9
-    s2, activation, so3 = S2Convolution(lmax, 8, 4, 2), SO3Activation(lmax), SO3Convolution(lmax, 4)
+    s2, activation, so3 = S2Convolution(lmax, 5, 8, 4, 2), SO3Activation(lmax), SO3Convolution(lmax, 4)
     # The centre is pixel N / 2 of an even map: keep row and column 0, which have no partner, empty.
     features = torch.zeros(2, 5, size + 1, size + 1)
     features[:, :, 1:, 1:] = torch.randn(2, 5, size, size)
-    projector = ImageToSphere(5, 8, 8 * (size + 1), 8, lmax, hp_order=3, rand_fraction=1.0).eval()
-    projector.reduce.bias.data.zero_()
+    projector = ImageToSphere(8 * (size + 1), 8, lmax, hp_order=3, rand_fraction=1.0).eval()
     turned = torch.zeros_like(features)
     turned[:, :, 1:, 1:] = torch.rot90(features[:, :, 1:, 1:], 1, (-2, -1))
 
@@ -79,12 +78,27 @@ def test_convolutions_and_activation_commute_with_turns_of_the_frame():
             for degree, place in enumerate(degree_slices(lmax))
         ]
     )
-    s2, so3 = S2Convolution(lmax, 8, 4, 2), SO3Convolution(lmax, 4)
+    s2, so3 = S2Convolution(lmax, 8, 8, 4, 2), SO3Convolution(lmax, 4)
     matrices = random_rotations(10)
     with torch.no_grad():
         before, after = so3(s2(sphere)).double(), so3(s2(turned)).double()
         packed = Wigner(lmax, torch.float64)
         torch.testing.assert_close(packed(turn @ matrices) @ after, packed(matrices) @ before, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 200])
+def test_mixed_filters_are_the_same_as_a_mixed_signal(batch):
+    torch.manual_seed(0)
+    lmax, channels, f_in, f_out = 3, 8, 16, 2
+    s2 = S2Convolution(lmax, channels, f_in, f_out, 1)
+    assert s2._mixes_filters(batch) == (batch == 200)
+    sphere = torch.randn((lmax + 1) ** 2, batch, channels)
+    mixed = torch.einsum("kbc,fc->kbf", sphere, s2.mix.weight) * s2.gain / math.sqrt(f_in)
+    expected = []
+    for degree in range(lmax + 1):
+        block = torch.einsum("mbf,fno->mnbo", mixed[degree**2 : (degree + 1) ** 2], s2.theta[:, degree**2 : (degree + 1) ** 2])
+        expected.append(block.flatten(0, 1))
+    torch.testing.assert_close(s2(sphere), torch.cat(expected), atol=1e-5, rtol=1e-5)
 
 
 def density(lmax=6, order=2, name="C1", sigma=5.0, smoothing=0.0):

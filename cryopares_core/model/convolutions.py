@@ -18,26 +18,42 @@ from cryopares_core.geometry.wigner import degree_slices, harmonic_slices, n_coe
 class S2Convolution(nn.Module):
     """A signal on the sphere correlated with learned filters: `c^l_mn = sum_i x^l_i[m] psi^l_i[n] / sqrt(f_in)`.
 
+    `x` are `f_in` mixtures of the encoder's channels. Mixing and filtering are both linear: where it is cheaper, in large
+    batches, the filters are mixed instead of the signal.
+
     Filters are learned as coefficients. Adam moves each of N samples of a filter by a full step, so that a filter sampled at N
     points learns sqrt(N) times faster than its coefficients would: `psi = sqrt(N) theta` gives them the same pace.
     """
 
-    def __init__(self, lmax: int, f_in: int, f_out: int, hp_order: int):
+    def __init__(self, lmax: int, in_channels: int, f_in: int, f_out: int, hp_order: int):
         super().__init__()
         self.lmax, self.f_in, self.f_out = lmax, f_in, f_out
+        self.mix = nn.Linear(in_channels, f_in, bias=False)
         self.gain = math.sqrt(12 * 4**hp_order)
         self.theta = nn.Parameter(torch.randn(f_in, (lmax + 1) ** 2, f_out) / self.gain)
 
     def forward(self, sphere: Tensor) -> Tensor:
-        """`((lmax+1)^2, b, f_in)` -> `(n_coefficients, b, f_out)`."""
+        """`((lmax+1)^2, b, in_channels)` -> `(n_coefficients, b, f_out)`."""
         batch = sphere.shape[1]
+        if self._mixes_filters(batch):
+            filters = (self.mix.weight.T @ self.theta.flatten(1)).view(-1, *self.theta.shape[1:])
+        else:
+            sphere, filters = self.mix(sphere), self.theta
         scaled = sphere * (self.gain / math.sqrt(self.f_in))
         packed = []
         for degree, place in enumerate(harmonic_slices(self.lmax)):
             orders = 2 * degree + 1
-            product = scaled[place].flatten(0, 1) @ self.theta[:, place].flatten(1)
+            product = scaled[place].flatten(0, 1) @ filters[:, place].flatten(1)
             packed.append(product.view(orders, batch, orders, self.f_out).transpose(1, 2).flatten(0, 1))
         return torch.cat(packed)
+
+    def _mixes_filters(self, batch: int) -> bool:
+        """Whether products with mixed filters take fewer operations in all."""
+        channels, harmonics = self.mix.in_features, (self.lmax + 1) ** 2
+        outputs = n_coefficients(self.lmax) * self.f_out
+        of_signal = batch * self.f_in * (channels * harmonics + outputs)
+        of_filters = channels * (self.f_in * harmonics * self.f_out + batch * outputs)
+        return of_filters < of_signal
 
 
 class SO3Activation(nn.Module):

@@ -28,17 +28,18 @@ class PoseNetwork(nn.Module):
     def __init__(self, settings: Any, symmetry: str, image_size_px: int, in_channels: int = 1):
         super().__init__()
         parts, lmax = settings.so3components, settings.lmax
-        self.encoder = make_encoder(settings.imageencoder, in_channels, image_size_px)
+        encoder = make_encoder(settings.imageencoder, in_channels, image_size_px)
+        # Processors and GPUs convolve channel vectors that lie together.
+        self.encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.projector = ImageToSphere(
-            self.encoder.out_channels,
-            parts.i2sprojector.sphere_fdim,
             image_size_px,
             self.encoder.output_stride,
             lmax,
             parts.i2sprojector.hp_order,
             parts.i2sprojector.rand_fraction_points_to_project,
         )
-        self.s2conv = S2Convolution(lmax, parts.i2sprojector.sphere_fdim, parts.s2conv.f_out, parts.s2conv.hp_order)
+        features, spheres = encoder.out_channels, parts.i2sprojector.sphere_fdim
+        self.s2conv = S2Convolution(lmax, features, spheres, parts.s2conv.f_out, parts.s2conv.hp_order)
         self.activation = SO3Activation(lmax)
         self.so3conv = SO3Convolution(lmax, parts.s2conv.f_out)
         self.density = PoseDensity(
@@ -51,7 +52,7 @@ class PoseNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Masked pictures `(b, in_channels, n, n)` -> symmetrised coefficients `(n_coefficients, b)`, float32."""
-        sphere = self.projector(self.encoder(images))
+        sphere = self.projector(self.encoder(images.contiguous(memory_format=torch.channels_last)))
         with torch.autocast(images.device.type, enabled=False):
             coefficients = self.so3conv(self.activation(self.s2conv(sphere.float())))
             return self.density.symmetrise(coefficients)

@@ -27,19 +27,9 @@ class ImageToSphere(nn.Module):
     harmonics: Tensor
     log_width: nn.Parameter
 
-    def __init__(
-        self,
-        in_channels: int,
-        sphere_fdim: int,
-        image_size_px: int,
-        stride: int,
-        lmax: int,
-        hp_order: int,
-        rand_fraction: float,
-    ):
+    def __init__(self, image_size_px: int, stride: int, lmax: int, hp_order: int, rand_fraction: float):
         """`stride`: picture pixels per pixel of the feature map; feature (i, j) is centred on pixel (i, j) * stride."""
         super().__init__()
-        self.reduce = nn.Conv2d(in_channels, sphere_fdim, 1)
         self.rand_fraction = rand_fraction
         points = healpix_directions(hp_order)
         points = points[points[:, 2] > 1e-6].float()
@@ -57,10 +47,10 @@ class ImageToSphere(nn.Module):
         self.log_width = nn.Parameter(torch.tensor(math.log(0.6)))
 
     def forward(self, features: Tensor) -> Tensor:
-        """`(b, c, h, h)` -> harmonics of the sphere's features `((lmax+1)^2, b, sphere_fdim)`."""
-        reduced = self.reduce(features).flatten(2)
-        transform = self._pixels_to_harmonics()
-        return torch.einsum("bcp,pk->kbc", reduced, transform.to(reduced.dtype))
+        """`(b, c, h, h)` -> harmonics of the sphere's features `((lmax+1)^2, b, c)`."""
+        # Channels last, as the encoder leaves them: nothing is copied.
+        pixels = features.permute(0, 2, 3, 1).flatten(1, 2)
+        return torch.einsum("bpc,pk->kbc", pixels, self._pixels_to_harmonics().to(pixels.dtype))
 
     def _pixels_to_harmonics(self) -> Tensor:
         """`(pixels, harmonics)`: sampling, taper and spherical harmonics in one matrix; only this depends on the points."""
