@@ -11,6 +11,7 @@ import pytest
 from cryopares_core.config.merge import load_config, to_yaml
 from cryopares_core.config.names import nearest
 from cryopares_core.config.parameters import get_value, parameters
+from cryopares_core.config.recipes import RECIPES
 from cryopares_core.config.schema import Config
 from cryopares_core.config.show import describe
 from cryopares_core.errors import UserError
@@ -75,6 +76,20 @@ def test_overrides_beat_the_file_which_beats_the_defaults(tmp_path: Path) -> Non
     assert config.train.weight_decay == 1.0 and isinstance(config.train.weight_decay, float)
     assert config.models.image2sphere.lmax == 8
     assert config.train.learning_rate == 1e-3
+
+
+def test_a_recipe_gives_way_to_the_file_and_to_overrides(tmp_path: Path) -> None:
+    assert load_config().train.learning_rate == 1e-3
+    assert load_config(recipe="fast").train.learning_rate == 5e-3
+    assert load_config(None, ["train.learning_rate=2e-4"], "fast").train.learning_rate == 2e-4
+    config_file = tmp_path / "a.yaml"
+    config_file.write_text("train:\n  learning_rate: 0.002\n")
+    assert load_config(str(config_file), (), "fast").train.learning_rate == 2e-3
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_are_valid(recipe: str) -> None:
+    assert load_config(recipe=recipe).batch_problems(64) == []
 
 
 @pytest.mark.parametrize("word", ["null", "None"])

@@ -24,7 +24,7 @@ def _main(argv: Optional[Sequence[str]]) -> None:
     if command.arguments.continue_checkpoint_dir and not command.show_config:
         _continue(command)
         return
-    config = load_config(command.config_file, command.overrides)
+    config = load_config(command.config_file, command.overrides, command.arguments.recipe)
     if command.show_config:
         sys.stdout.write(describe(config))
         return

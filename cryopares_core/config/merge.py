@@ -5,6 +5,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from cryopares_core.config.names import did_you_mean
 from cryopares_core.config.parameters import Parameter, parameters, refusal, value_problems
+from cryopares_core.config.recipes import GUIDE, RECIPES
 from cryopares_core.config.schema import Config
 from cryopares_core.errors import UserError
 
@@ -18,11 +19,12 @@ class _Setting:
     place: str = ""
 
 
-def load_config(config_file: Optional[str] = None, overrides: Sequence[str] = ()) -> Config:
-    """The configuration that results from a YAML file and from overrides such as `train.learning_rate=1e-4`.
+def load_config(config_file: Optional[str] = None, overrides: Sequence[str] = (), recipe: str = GUIDE) -> Config:
+    """The configuration that results from a recipe, a YAML file and overrides such as `train.learning_rate=1e-4`.
 
-    Names are matched without regard to case; overrides win over the file. Raises UserError with all problems at once:
-    unknown names (with the nearest valid ones), values of a wrong type or out of range, YAML that cannot be read.
+    Names are matched without regard to case; overrides win over the file, and the file over the recipe. Raises UserError with
+    all problems at once: unknown names (with the nearest valid ones), values of a wrong type or out of range, YAML that cannot
+    be read.
     """
     from omegaconf import OmegaConf
 
@@ -30,6 +32,7 @@ def load_config(config_file: Optional[str] = None, overrides: Sequence[str] = ()
     if config_file is not None:
         from_file, file_problems = _read_file(str(config_file))
         settings, problems = from_file + settings, file_problems + problems
+    settings = _read_overrides(RECIPES[recipe])[0] + settings
     tree, names, places = OmegaConf.structured(Config), _Names(), {}
     for setting in settings:
         try:

@@ -28,6 +28,7 @@ class ProtCryoparesPretrain(ProtCryoparesBase):
         self._addArgument(form, "symmetry", "C1")
         self._addArgument(form, "n_epochs", 10)
         self._addArgument(form, "batch_size")
+        self._addArgument(form, "recipe")
         self._addSettings(form)
         self._addHardware(form)
 
@@ -46,7 +47,7 @@ class ProtCryoparesPretrain(ProtCryoparesBase):
     def trainStep(self) -> None:
         """One model, on simulated views alone."""
         words = ["--map_fname_for_simulated_pretraining", self._mapFile()]
-        for name in ("symmetry", "n_epochs", "batch_size"):
+        for name in ("symmetry", "n_epochs", "batch_size", "recipe"):
             words += self._argument(name)
         self._runTraining(words, self._settings())
 

@@ -25,6 +25,7 @@ class ProtCryoparesTrain(ProtCryoparesParticles):
         self._addInputParticles(form)
         self._addArgument(form, "symmetry", "C1")
         self._addTrainingParams(form)
+        self._addArgument(form, "recipe")
         group = form.addGroup("First train on simulated views", expertLevel=LEVEL_ADVANCED)
         self._addPretraining(group)
         self._addSettings(form)
@@ -59,7 +60,7 @@ class ProtCryoparesTrain(ProtCryoparesParticles):
         self._runTraining(self._trainingArguments(), self._settings())
 
     def _trainingArguments(self) -> List[str]:
-        return self._particleArguments() + self._argument("symmetry") + self._mapArguments()
+        return self._particleArguments() + self._argument("symmetry") + self._argument("recipe") + self._mapArguments()
 
     def _mapArguments(self) -> List[str]:
         return ["--map_fname_for_simulated_pretraining", self._mapFile()] if self._map() else []
