@@ -27,15 +27,17 @@ from cryopares_core.allocator import keep_freed_memory
 from cryopares_core.config.arguments import TrainArguments
 from cryopares_core.config.merge import load_config
 from cryopares_core.geometry.rotations import euler_degs_to_matrix, pose_error_degs
+from cryopares_core.geometry.symmetry import point_group
 from cryopares_core.particles.batches import PreparedDataset, make_loader, split_particles
 from cryopares_core.particles.prepare import prepare_particles
 from cryopares_core.particles.star import read_particles
-from cryopares_core.training.curriculum import make_curriculum
+from cryopares_core.training.curriculum import NoiseCurriculum
 from cryopares_core.training.fit import Plan
 from cryopares_core.training.half_set import Particles
 from cryopares_core.training.module import PoseTraining
 from cryopares_core.training.phases import Phases
 from cryopares_core.training.settings import settings_for_particles
+from cryopares_core.training.starting_map import make_starting_map
 
 NETWORK = [
     "models.image2sphere.lmax=8",
@@ -119,8 +121,9 @@ class Study:
         angles, held_out = particles.known.eulers_degs, torch.from_numpy(val_ids)[:LOOKED_AT]
         curriculum = None
         if plan.config.train.noise_curriculum:
-            ids = torch.from_numpy(train_ids)
-            curriculum = make_curriculum(particles.known, ids, plan.preprocessing, plan.symmetry, plan.device)[0]
+            ids, group = torch.from_numpy(train_ids), point_group(plan.symmetry).matrices
+            known = make_starting_map(particles.known, ids, held_out, plan.preprocessing, group, plan.device)
+            curriculum = NoiseCurriculum(known, group)
         module = WithoutPlateau(plan.network(), plan.config, plan.symmetry, plan.mask, curriculum)
         curve = Curve(max(1, steps // LOOKS), self.images[held_out], angles[held_out])
         loader = make_loader(PreparedDataset(self.images, angles, train_ids), plan.particles_per_batch, shuffle=True)

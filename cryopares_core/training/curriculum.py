@@ -11,9 +11,7 @@ is the picture itself. How fast the noise rises depends on how well the network 
 
 from __future__ import annotations
 
-import logging
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,29 +22,14 @@ from cryopares_core.geometry.rotations import (
     pose_error_degs,
     random_rotations,
 )
-from cryopares_core.geometry.symmetry import point_group
-from cryopares_core.particles.ctf import CtfTensors
-from cryopares_core.particles.preprocess import PreprocessSettings, circular_mask
-from cryopares_core.volumes.expected import ExpectedPictures, prepared_transfer
-from cryopares_core.volumes.reconstruct import SliceAccumulator
+from cryopares_core.training.starting_map import StartingMap
 
-logger = logging.getLogger(__name__)
 FIRST_SNR = 2.0
-MAP_PICTURES = 10_000  # that many slices make a map good enough; mates under symmetry count
+LEAST_NOISE = 0.05
 EASY_SHARE = 0.35  # of the error of chance: below it the noise rises
 RISE_A_STEP = 1.01
 LONGEST_SHARE = 0.5  # of the training: by then the noise is the particles' own, come what may
 MEMORY = 0.9  # of the running mean of errors, a step
-PORTION = 250
-
-
-@dataclass(frozen=True)
-class KnownParticles:
-    """All prepared pictures of a run `(n, c, s, s)` float16, their angles `(n, 3)` degrees and CTFs `(n,)`."""
-
-    images: Tensor
-    eulers_degs: Tensor
-    ctf: CtfTensors
 
 
 class NoiseCurriculum(nn.Module):
@@ -54,17 +37,17 @@ class NoiseCurriculum(nn.Module):
 
     Parameters
     ----------
-    expected : what pictures show
-    snr : of the particles themselves
+    known : the map that the particles make, and their signal
     group : the point group's matrices `(g, 3, 3)`
     """
 
     noise: Tensor
     error_degs: Tensor
 
-    def __init__(self, expected: ExpectedPictures, snr: float, group: Tensor):
+    def __init__(self, known: StartingMap, group: Tensor):
         super().__init__()
-        self.expected, self.first_noise = expected, min(1.0, math.sqrt(snr / FIRST_SNR))
+        self.expected = known.expected
+        self.first_noise = min(1.0, max(LEAST_NOISE, math.sqrt(known.snr / FIRST_SNR)))
         self.easy_degs = EASY_SHARE * _error_of_chance(group)
         # In the checkpoint, so that a run goes on where it was.
         self.register_buffer("noise", torch.tensor(self.first_noise))
@@ -88,59 +71,6 @@ class NoiseCurriculum(nn.Module):
         latest = self.first_noise ** max(0.0, 1 - (step + 1) / (LONGEST_SHARE * total_steps))
         easy = self.error_degs < self.easy_degs
         self.noise = torch.where(easy, self.noise * RISE_A_STEP, self.noise).clamp(min=latest, max=1.0)
-
-
-def make_curriculum(
-    known: KnownParticles, ids: Tensor, settings: PreprocessSettings, symmetry: str, device: torch.device
-) -> tuple[NoiseCurriculum | None, Tensor, float]:
-    """The curriculum for particles `ids`, from the map that they make; None where their signal needs none.
-
-    Returns
-    -------
-    also the map `(s, s, s)` and its resolution in Angstrom, at a Fourier shell correlation of 0.143
-    """
-    group = point_group(symmetry).matrices.float()
-    volume, correlation = _reconstruct(known, ids, settings, group, device)
-    size, sampling = len(volume), float(settings.sampling_rate_angs or 0)
-    radius_px = min(size / 2 - 1, (settings.mask_radius_angs or math.inf) / sampling)
-    masked = volume * _ball(size, radius_px, device)
-    ctf = known.ctf.chosen(torch.arange(len(known.ctf)), device)
-    expected = ExpectedPictures(masked, settings, ctf)
-    some = ids[:PORTION].to(device)
-    pictures = expected(some, euler_degs_to_matrix(known.eulers_degs[ids[:PORTION]]).float().to(device))
-    disc = circular_mask(size, radius_px, device=device) > 0
-    snr = float(pictures[:, -1][:, disc].var(dim=1).mean())  # the background's deviation is 1
-    resolution = resolution_angs(correlation, sampling, size)
-    return (NoiseCurriculum(expected, snr, group) if snr < FIRST_SNR else None), masked, resolution
-
-
-def _reconstruct(
-    known: KnownParticles, ids: Tensor, settings: PreprocessSettings, group: Tensor, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Map and Fourier shell correlation of at most `MAP_PICTURES` slices, spread over the particles and their mates."""
-    mates = min(len(group), max(1, MAP_PICTURES // len(ids)))
-    chosen = ids[torch.linspace(0, len(ids) - 1, min(len(ids), MAP_PICTURES)).long()]
-    sums = SliceAccumulator(known.images.shape[-1], device)
-    for number, part in enumerate(chosen.split(PORTION)):
-        transfer = prepared_transfer(settings, known.ctf, part)[:, 0].to(device)
-        pictures = known.images[part, 0].to(device)
-        poses = euler_degs_to_matrix(known.eulers_degs[part]).float()
-        for mate in torch.randperm(len(group))[:mates]:
-            sums.add(pictures, transfer, (poses @ group[mate]).to(device), number % 2)
-    return sums.finish()
-
-
-def resolution_angs(correlation: Tensor, sampling_rate_angs: float, size_px: int) -> float:
-    """Where the Fourier shell correlation, by frequencies of the box, falls below 0.143; infinite if it never was above."""
-    below = (correlation < 0.143).nonzero()
-    shell = int(below[0]) if len(below) else len(correlation) - 1
-    return size_px * sampling_rate_angs / shell if shell > 0 else math.inf
-
-
-def _ball(size: int, radius_px: float, device: torch.device) -> Tensor:
-    axis = torch.arange(size, device=device) - size // 2
-    distance = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).float().sqrt()
-    return ((radius_px - distance) / 3).clamp(0, 1)
 
 
 def _error_of_chance(group: Tensor) -> float:

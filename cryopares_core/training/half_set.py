@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cryopares_core.errors import UserError
+from cryopares_core.geometry.symmetry import point_group
 from cryopares_core.model.network import PoseNetwork
 from cryopares_core.model.pretrained import load_pretrained
 from cryopares_core.model.resnet import ResNetEncoder
@@ -19,13 +20,15 @@ from cryopares_core.model.storage import copy_weights, read_weights
 from cryopares_core.particles.batches import PreparedDataset
 from cryopares_core.particles.ctf import ctf_tensors
 from cryopares_core.particles.table import ParticleTable
-from cryopares_core.training.curriculum import KnownParticles, NoiseCurriculum, make_curriculum
+from cryopares_core.training.curriculum import FIRST_SNR, NoiseCurriculum
 from cryopares_core.training.fit import Plan, Stage, StageResult, fit
 from cryopares_core.training.pretraining import SIMULATED, Simulation, pretrain
 from cryopares_core.training.records import ValidationRecords
+from cryopares_core.training.starting_map import KnownParticles, make_starting_map
 from cryopares_core.volumes.maps import write_map
 
 logger = logging.getLogger(__name__)
+LEAST_AGREEMENT = 0.3  # of 1: below it the map is no help
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,28 @@ def train_half_set(plan: Plan, particles: Particles, half: HalfSet, simulation: 
 
 
 def _curriculum(plan: Plan, particles: Particles, half: HalfSet) -> NoiseCurriculum | None:
-    """From the half set's training particles alone, so that half sets stay independent; keeps the map for users to look at."""
-    with plan.phases("map for the curriculum"):
-        curriculum, volume, resolution = make_curriculum(
-            particles.known, torch.from_numpy(half.train_ids), plan.preprocessing, plan.symmetry, plan.device
+    """From the half set's own particles alone, so that half sets stay independent; keeps the map for users to look at.
+
+    None where the signal is clear, or the particles make no map.
+    """
+    group = point_group(plan.symmetry).matrices
+    with plan.phases("starting map"):
+        ids, held_out_ids = torch.from_numpy(half.train_ids), torch.from_numpy(half.val_ids)
+        found = make_starting_map(particles.known, ids, held_out_ids, plan.preprocessing, group, plan.device)
+        write_map(half.folder / "starting_map.mrc", found.volume.cpu().numpy(), plan.sampling_rate_angs)
+    told = f"{half.name}: its particles make a map of {found.resolution_angs:.3g} Å (starting_map.mrc)"
+    if found.agreement < LEAST_AGREEMENT:
+        logger.warning(
+            "%s, but other particles do not fit it at their poses. Poses, CTFs, pixel size or symmetry are wrong, or "
+            "the particles are too few to tell",
+            told,
         )
-        write_map(half.folder / "starting_map.mrc", volume.cpu().numpy(), plan.sampling_rate_angs)
-    logger.info("%s: its particles make a map of %.3g Å (starting_map.mrc)", half.name, resolution)
-    if curriculum is not None:
-        logger.info("%s: training starts with %.0f%% of their noise", half.name, 100 * curriculum.first_noise)
+        return None
+    logger.info("%s; other particles fit it at their poses", told)
+    if found.snr >= FIRST_SNR:
+        return None
+    curriculum = NoiseCurriculum(found, group)
+    logger.info("%s: training starts with %.0f%% of their noise", half.name, 100 * curriculum.first_noise)
     return curriculum
 
 

@@ -118,6 +118,13 @@ class PoseTraining(lightning.LightningModule):
             "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss", "interval": "epoch"},
         }
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """By the norm of all gradients. Lightning itself would refuse fused optimizers in bfloat16, though nothing is unscaled."""
+        if gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """The plateau's rule counts epochs from the end of the curriculum on: before it, the loss says little."""
         if self.curriculum is None or self.curriculum.finished:
