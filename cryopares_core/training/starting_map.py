@@ -11,10 +11,11 @@ from torch import Tensor
 from cryopares_core.geometry.rotations import euler_degs_to_matrix, random_rotations
 from cryopares_core.particles.ctf import CtfTensors
 from cryopares_core.particles.preprocess import PreprocessSettings, circular_mask
+from cryopares_core.progress import Countdown
 from cryopares_core.volumes.expected import ExpectedPictures, prepared_transfer
 from cryopares_core.volumes.reconstruct import SliceAccumulator
 
-MAP_PICTURES = 10_000  # that many slices make a map good enough; mates under symmetry count
+MAP_PICTURES = 5_000  # that many slices make a map good enough; mates under symmetry count
 LOOKED_AT = 500  # pictures for the signal's level and the agreement
 PORTION = 250
 EDGE_PX = 3.0
@@ -86,12 +87,15 @@ def _reconstruct(
     mates = min(len(group), max(1, MAP_PICTURES // len(ids)))
     chosen = ids[torch.linspace(0, len(ids) - 1, min(len(ids), MAP_PICTURES)).long()]
     sums = SliceAccumulator(known.images.shape[-1], device)
+    progress, done = Countdown("Added to the starting map", "pictures"), 0
     for half in (0, 1):
         for part in chosen[half::2].split(PORTION):
             transfer = prepared_transfer(settings, known.ctf, part)[:, 0].to(device)
             pictures, poses = known.images[part, 0].to(device), known.poses(part, device)
             for mate in torch.randperm(len(group))[:mates]:
                 sums.add(pictures, transfer, poses @ group[mate].to(device), half)
+            done += len(part)
+            progress(done, len(chosen))
     return sums.finish()
 
 

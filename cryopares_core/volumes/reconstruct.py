@@ -78,24 +78,33 @@ class SliceAccumulator:
     def finish(self) -> tuple[Tensor, Tensor]:
         """The map `(n, n, n)` `[z, y, x]` float32, filtered by its own signal, and the Fourier shell correlation of the halves.
 
+        This ends the sums: nothing can be added afterwards.
+
         The correlation is that of shells 0 ... n // 2 in steps of one frequency of the box, `(n // 2 + 1,)`.
         """
         sums = self._with_mates()
-        first, second = (_quotient(half) for half in sums)
+        first, second = (self._spectrum(half) for half in sums)
         correlation = self._shell_correlation(first, second)
+        del first, second
         # The signal's share of the sum of both halves (Rosenthal and Henderson 2003, doi:10.1016/j.jmb.2003.07.013).
         kept = 2 * correlation / (1 + correlation)
-        spectrum = _quotient(sums[0] + sums[1]) * kept[self._shells().clamp(max=len(kept) - 1)]
+        spectrum = self._spectrum(sums[0].add_(sums[1]))
+        spectrum *= kept[self._shells().clamp(max=len(kept) - 1)]
         return self._map(spectrum), correlation
 
     def _with_mates(self) -> Tensor:
-        """Sums `(2, N, N, N // 2 + 1, 3)` in rfft layout; in the plane x = 0 mates of opposite sign are brought together."""
+        """Sums `(2, N, N, N // 2 + 1, 3)`, taken out of here; in the plane x = 0 mates of opposite sign are brought together."""
         grid = self._grid
-        sums = self._sums.view(2, *self._shape, 3)[:, : grid + 1, : grid + 1, : grid // 2 + 1].clone()
+        sums = self._sums.view(2, *self._shape, 3)[:, : grid + 1, : grid + 1, : grid // 2 + 1]
+        self._sums = self._sums[:, :0]  # the grids are large, and add no more
         plane = sums[:, :, :, 0]
         conjugate = torch.tensor([1.0, -1.0, 1.0], device=sums.device)
         sums[:, :, :, 0] = plane + plane.flip((1, 2)) * conjugate
-        return torch.fft.ifftshift(sums[:, :grid, :grid], dim=(1, 2))
+        return sums[:, :grid, :grid]
+
+    def _spectrum(self, sums: Tensor) -> Tensor:
+        """The map's transform from sums, in rfft layout."""
+        return torch.fft.ifftshift(_quotient(sums), dim=(0, 1))
 
     def _shells(self) -> Tensor:
         """The shell of each place of the grid, in frequencies of the box."""
