@@ -162,8 +162,8 @@ class UNet:
 class ImageEncoder:
     """From the picture to a feature map: a U-Net, or a residual network where one is named."""
 
-    unet: UNet = section(UNet, "U-Net")
     resnet: ResNet = section(ResNet, "Residual network")
+    unet: UNet = section(UNet, "U-Net")
 
 
 @dataclass
