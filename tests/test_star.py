@@ -202,3 +202,10 @@ def test_equal_and_few_views_are_suspicious(tiny, tmp_path):
     for rows, phrase in ((same, "same angles"), (few, "few views")):
         starfile.write({"optics": table.optics, "particles": rows}, tmp_path / "x.star", overwrite=True)
         assert any(phrase in warning for warning in read_particles(tmp_path / "x.star", tiny)[1])
+
+
+def test_ctfs_that_are_not_needed_are_read_where_they_are_there(shared, tiny):
+    table, _ = read_particles(tiny / "particles.star", needs_ctf=False)
+    assert table.ctf.voltage_kv.min() >= 200
+    table, _ = read_particles(shared / "data/star_bad/no_ctf.star", tiny, needs_ctf=False)
+    assert table.ctf.voltage_kv.max() == 0

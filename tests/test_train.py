@@ -161,6 +161,16 @@ def test_other_ctf_corrections(particles, tmp_path, mode, channels):
     assert (card.in_channels, card.sampling_rate_angs, card.image_size_px) == (channels, 12.0, 26)
 
 
+def test_particles_without_ctfs_are_trained_on_as_they_are(particles, tmp_path, capsys):
+    tables = starfile.read(particles / "particles.star")
+    tables["particles"] = tables["particles"].drop(columns=["rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"])
+    starfile.write(tables, tmp_path / "particles.star")
+    words = options(particles, tmp_path, "--n_epochs", "1", "--split_halfs", "False", "--overfit_batches", "2")
+    words[words.index("--particles_star_fname") + 1] = str(tmp_path / "particles.star")
+    assert main([*words, "datamanager.particlesDataset.ctf_correction=none"]) == 0
+    assert "no CTFs are known" in capsys.readouterr().out
+
+
 WRONG = [
     (["--symmetry", "X9"], "not a point group"),
     (["--batch_size", "17"], "not a multiple"),

@@ -108,10 +108,8 @@ def shifts(blocks: StarBlocks, pixel_size_angs: np.ndarray, warnings: list[str])
 
 
 def ctf_parameters(blocks: StarBlocks, rows: np.ndarray | None, needed: bool) -> CtfParameters:
-    """CTF parameters of each particle. Where they are not needed, what is missing is 0."""
-    nothing = np.zeros(len(blocks.particles))
-    if not needed:
-        return CtfParameters(*[nothing] * 7)
+    """CTF parameters of each particle. Where they are not needed and not all there, all are 0."""
+    nothing, problems_before = np.zeros(len(blocks.particles)), len(blocks.problems)
     columns = [numbers(blocks, name, CTF_REMEDY) for name in DEFOCUS]
     columns += [of_optics(blocks, name, rows) for name in MICROSCOPE]
     missing = [name for name, column in zip((*DEFOCUS, *MICROSCOPE), columns, strict=True) if column is None]
@@ -119,6 +117,9 @@ def ctf_parameters(blocks: StarBlocks, rows: np.ndarray | None, needed: bool) ->
         blocks.problems.append(f"{blocks.path}: no column {', '.join(missing)}: the CTF is not known. {CTF_REMEDY}")
     _check_microscope(blocks, columns)
     phase_shift = numbers(blocks, "rlnPhaseShift")
+    if not needed and len(blocks.problems) > problems_before:
+        del blocks.problems[problems_before:]
+        return CtfParameters(*[nothing] * 7)
     filled = [nothing if column is None else column for column in (*columns, phase_shift)]
     return CtfParameters(*filled)
 

@@ -30,6 +30,11 @@ class CtfTensors:
     def __len__(self) -> int:
         return len(self.defocus_u_angs)
 
+    @property
+    def known(self) -> bool:
+        """Whether there are CTFs at all; a table that was read without them has zeros."""
+        return bool((self.voltage_kv > 0).all())
+
     def chosen(self, indices: Tensor, device: torch.device | str = "cpu") -> CtfTensors:
         """Those of some indices `(k,)`, on a device."""
         return CtfTensors(*(getattr(self, field.name)[indices].to(device) for field in fields(self)))

@@ -24,7 +24,7 @@ from cryopares_core.geometry.rotations import (
 )
 from cryopares_core.training.starting_map import StartingMap
 
-FIRST_SNR = 2.0
+FIRST_SNR = 10.0
 LEAST_NOISE = 0.05
 EASY_SHARE = 0.35  # of the error of chance: below it the noise rises
 RISE_A_STEP = 1.01

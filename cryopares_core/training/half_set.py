@@ -84,6 +84,9 @@ def _curriculum(plan: Plan, particles: Particles, half: HalfSet) -> NoiseCurricu
 
     None where the signal is clear, or the particles make no map.
     """
+    if not particles.known.ctf.known:
+        logger.info("%s: no CTFs are known, so training starts with all the noise", half.name)
+        return None
     group = point_group(plan.symmetry).matrices
     with plan.phases("starting map"):
         ids, held_out_ids = torch.from_numpy(half.train_ids), torch.from_numpy(half.val_ids)
