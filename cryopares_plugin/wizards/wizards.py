@@ -82,5 +82,6 @@ def _value(protocol: Any, name: str) -> Any:
 def _is_default_network(protocol: Any) -> bool:
     """Whether what takes the memory is as in the schema."""
     image2sphere = Config().models.image2sphere
-    names = {"resnetName": image2sphere.imageencoder.resnet.resnetName, "lmax": image2sphere.lmax}
+    encoder = image2sphere.imageencoder
+    names = {"resnetName": encoder.resnet.resnetName, "width": encoder.unet.width, "lmax": image2sphere.lmax}
     return all(_value(protocol, name) == default for name, default in names.items())
