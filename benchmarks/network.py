@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -83,13 +84,19 @@ class Bench:
         """Each part with an input of the right shape."""
         network, found = self.network, {}
         x = self.images
-        with torch.no_grad(), self.autocast():
+        with torch.no_grad():
             for name in ("encoder", "projector", "s2conv", "activation", "so3conv"):
-                found[name] = (getattr(network, name), x)
-                x = getattr(network, name)(x)
+                part = getattr(network, name)
+                found[name] = (part, x)
+                with self.autocast_for(part):
+                    x = part(x)
                 x = x.float() if name == "projector" else x
         found["output grid"] = (network.density.grid_values, x)
         return found
+
+    def autocast_for(self, part: object) -> Any:
+        """As in `PoseNetwork.forward`: what comes after the projector stays in float32."""
+        return self.autocast() if part in (self.network.encoder, self.network.projector) else nullcontext()
 
     def timed(self, part: Callable[[Tensor], Tensor], x: Tensor) -> list[str]:
         """Milliseconds a picture: forward alone, and forward and backward."""
@@ -98,12 +105,12 @@ class Bench:
 
     @torch.no_grad()
     def forward(self, part: Callable[[Tensor], Tensor], x: Tensor) -> None:
-        with self.autocast():
+        with self.autocast_for(part):
             part(x)
 
     def forward_and_backward(self, part: Callable[[Tensor], Tensor], x: Tensor) -> None:
         x = x.detach().requires_grad_()
-        with self.autocast():
+        with self.autocast_for(part):
             y = part(x)
         y.backward(torch.ones_like(y))
 

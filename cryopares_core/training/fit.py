@@ -130,7 +130,8 @@ def _fit(plan: Plan, stage: Stage, network: PoseNetwork, resume: bool) -> None:
 def _module(plan: Plan, network: PoseNetwork, curriculum: NoiseCurriculum | None) -> PoseTraining:
     module = PoseTraining(network, plan.config, plan.symmetry, plan.mask, curriculum)
     if plan.arguments.compile_model:
-        logger.info("Compiling the network: the first step takes a minute or more")
+        on_processor = " On a processor the steps are no faster afterwards." if plan.device.type == "cpu" else ""
+        logger.info("Compiling the network: the first step takes a minute or more.%s", on_processor)
         module.compile_step()
     return module
 
