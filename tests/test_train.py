@@ -252,9 +252,9 @@ def test_a_stopped_run_says_so_and_goes_on(particles, tmp_path, sent, code):
 
 
 def test_a_full_disk_is_told_in_one_sentence(particles, tmp_path):
-    """Files above 4 MB cannot be written: the first checkpoint fails, as it does on a full disk."""
+    """Files above 0.5 MB cannot be written: the first model fails, as it does on a full disk."""
     command = [sys.executable, "-m", "cryopares_train", *options(particles, tmp_path, "--n_epochs", "2", "--overfit_batches", "2")]
-    limit = 4_000_000
+    limit = 500_000
     done = subprocess.run(
         command,
         cwd=REPOSITORY,
