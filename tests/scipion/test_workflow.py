@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,15 @@ def tiny(*more: str) -> list[str]:
 def processes(project: str) -> list[Any]:
     """Those that run protocols of the project, and what they started."""
     found = [one for one in psutil.process_iter(["cmdline"]) if f"projects/{project}" in " ".join(one.info["cmdline"] or [])]
-    return found + [child for one in found for child in one.children(recursive=True)]
+    return found + [child for one in found for child in children(one)]
+
+
+def children(process: Any) -> list[Any]:
+    """Its processes of any depth; none where it has ended meanwhile."""
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
 
 
 @pytest.fixture
@@ -99,8 +108,14 @@ def started(installation: dict[str, str], tmp_path: Path, project: str) -> Itera
         return subprocess.Popen(command, env=installation, cwd=tmp_path, text=True, start_new_session=True, **pipes)  # type: ignore[call-overload]
 
     yield start
-    for left in processes(project):
-        left.kill()
+    kill(processes(project))
+
+
+def kill(victims: list[Any]) -> None:
+    """All of them, also those that end meanwhile because others did."""
+    for one in victims:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
@@ -134,8 +149,7 @@ def test_killed_in_the_middle_the_same_command_goes_on(
     command = started(*words)
     folder = Path(installation["SCIPION_USER_DATA"]) / "projects" / project
     wait_for(lambda: list(folder.rglob("last.ckpt")))
-    for one in [psutil.Process(command.pid), *processes(project)]:
-        one.kill()
+    kill([psutil.Process(command.pid), *processes(project)])
     assert command.wait() == -signal.SIGKILL
     star_time = next(folder.rglob("particles.sqlite")).stat().st_mtime
     done = run(*words)
