@@ -3,7 +3,7 @@
 # ruff: noqa: RUF009 -- `param` and `section` return dataclass fields, made anew for each instance.
 
 from dataclasses import dataclass
-from typing import List
+from typing import List, Optional
 
 from cryopares_core.config.parameters import param, section
 
@@ -13,11 +13,17 @@ def _probability(default: float) -> float:
     return probability
 
 
+def _final() -> Optional[float]:
+    final: Optional[float] = param(None, "p at the training's end, reached linearly; null keeps p", low=0.0, high=1.0)
+    return final
+
+
 @dataclass
 class RandomGaussNoise:
     """Adds normal noise."""
 
     p: float = _probability(0.1)
+    p_final: Optional[float] = _final()
     max_std: float = param(0.5, "most noise", unit="background std", low=0.0, high=10.0)
 
 
@@ -26,6 +32,7 @@ class RandomUnifNoise:
     """Adds uniform noise."""
 
     p: float = _probability(0.2)
+    p_final: Optional[float] = _final()
     max_amplitude: float = param(0.5, "most noise", unit="background std", low=0.0, high=10.0)
 
 
@@ -34,6 +41,7 @@ class GaussianBlur:
     """Blurs."""
 
     p: float = _probability(0.2)
+    p_final: Optional[float] = _final()
     max_sigma_px: float = param(1.0, "widest kernel", unit="px", low=0.0, high=20.0)
 
 
@@ -42,6 +50,7 @@ class SizePerturbation:
     """Scales."""
 
     p: float = _probability(0.2)
+    p_final: Optional[float] = _final()
     max_change: float = param(0.05, "most change of scale", unit="fraction", low=0.0, high=0.5)
 
 
@@ -50,6 +59,7 @@ class Erasing:
     """Replaces a rectangle by the background."""
 
     p: float = _probability(0.1)
+    p_final: Optional[float] = _final()
     max_side: float = param(0.25, "longest side", unit="fraction of the box", low=0.0, high=1.0)
 
 
@@ -58,6 +68,7 @@ class RandomElastic:
     """Bends."""
 
     p: float = _probability(0.1)
+    p_final: Optional[float] = _final()
     max_shift_px: float = param(1.0, "largest displacement", unit="px", low=0.0, high=20.0)
     smoothness: float = param(0.1, "distance over which it varies", unit="fraction of the box", low=0.02, high=1.0)
 
@@ -67,6 +78,7 @@ class InPlaneRotations90:
     """Quarter turns."""
 
     p: float = _probability(1.0)
+    p_final: Optional[float] = _final()
 
 
 @dataclass
@@ -74,6 +86,7 @@ class InPlaneRotations:
     """Small turns."""
 
     p: float = _probability(0.5)
+    p_final: Optional[float] = _final()
     max_angle_degs: float = param(20.0, "largest turn either way", unit="degrees", low=0.0, high=180.0)
 
 
@@ -82,6 +95,7 @@ class InPlaneShifts:
     """Small shifts."""
 
     p: float = _probability(0.5)
+    p_final: Optional[float] = _final()
     max_shift: float = param(0.05, "largest shift either way", unit="fraction of the box", low=0.0, high=0.5)
 
 
@@ -110,6 +124,15 @@ class Augmenter:
         low=0.0,
         high=1.0,
         label="Probability of augmentation",
+    )
+    prob_augment_each_image_final: Optional[float] = param(
+        None,
+        "That probability at the training's end, reached linearly; null keeps it.",
+        low=0.0,
+        high=1.0,
+        advanced=True,
+        label="Probability of augmentation at the end",
+        null_label="the same",
     )
     min_n_augm_per_img: int = param(1, "Fewest operations on a picture.", low=0, high=9, label="Fewest operations")
     max_n_augm_per_img: int = param(8, "Most operations on a picture.", low=0, high=9, label="Most operations")

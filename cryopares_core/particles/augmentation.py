@@ -1,6 +1,7 @@
 """Data augmentation of whole batches on the device, with the pose following the picture.
 
-All operations that move pixels are composed into one map from output to input coordinates and one resampling.
+All operations that move pixels are composed into one map from output to input coordinates and one resampling. Each of the
+others works on the pictures that it was drawn for alone.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-GEOMETRIC = ("inPlaneRotations90", "inPlaneRotations", "inPlaneShifts", "sizePerturbation", "randomElastic")
-OPERATIONS = (*GEOMETRIC, "gaussianBlur", "erasing", "randomGaussNoise", "randomUnifNoise")
+from cryopares_core.particles.draws import Draws, draw
 
 
 class Augmenter:
@@ -25,99 +25,100 @@ class Augmenter:
     """
 
     def __init__(self, settings: Any):
-        self.settings, self.operations = settings, settings.operations
+        self.settings = settings
 
-    def __call__(self, images: Tensor, eulers_degs: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures `(b, c, n, n)`, background 0 ± 1, and `(b, 3)` angles -> the same, augmented; inputs stay as they are."""
-        chosen = self._draw(len(images), images.device)
-        images, turn_degs = self._move(images, chosen)
-        images = self._blur(images, chosen["gaussianBlur"])
-        images = self._erase(images, chosen["erasing"])
-        images = self._add_noise(images, chosen)
-        turned = eulers_degs.clone()
-        turned[:, 2] += turn_degs.to(eulers_degs.dtype)
-        return images, turned
+    def __call__(self, images: Tensor, eulers_degs: Tensor, progress: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Pictures `(b, c, n, n)`, background 0 ± 1, and `(b, 3)` angles -> the same, augmented; inputs stay as they are.
 
-    def _draw(self, count: int, device: torch.device) -> dict[str, Tensor]:
-        """For each operation which pictures get it, `(b,)` bool: each with its p, then cut or filled to the limits."""
-        p = torch.tensor([getattr(self.operations, name).p for name in OPERATIONS], device=device)
-        score = torch.rand(count, len(OPERATIONS), device=device)
-        wanted = score < p
-        fewest, most = self.settings.min_n_augm_per_img, self.settings.max_n_augm_per_img
-        number = wanted.sum(dim=1).clamp(fewest, most)
-        # Wanted ones first, in random order; those with p = 0 never.
-        priority = wanted * 2.0 + torch.rand_like(score)
-        rank = priority.masked_fill(p == 0, -1.0).argsort(dim=1, descending=True).argsort(dim=1)
-        any_at_all = torch.rand(count, 1, device=device) < self.settings.prob_augment_each_image
-        applied = (rank < number[:, None]) & (p > 0) & any_at_all
-        return dict(zip(OPERATIONS, applied.unbind(dim=1), strict=True))
-
-    def _move(self, images: Tensor, chosen: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """One resampling for turns, shifts, scale and bending; returns the turn in degrees, `(b,)`."""
-        count, size, device = len(images), images.shape[-1], images.device
-        quarter = torch.randint(1, 4, (count,), device=device) * 90.0 * chosen["inPlaneRotations90"]
-        small = _symmetric(count, device=device) * self.operations.inPlaneRotations.max_angle_degs
-        turn_degs = quarter + small * chosen["inPlaneRotations"]
-        scale = 1 + _symmetric(count, device=device) * self.operations.sizePerturbation.max_change * chosen["sizePerturbation"]
-        # Grid coordinates run from -1 to 1: a shift by a fraction of the box is twice that.
-        shift = _symmetric(count, 2, device=device) * (2 * self.operations.inPlaneShifts.max_shift)
-        affine = _turn_about_centre(turn_degs, scale, shift * chosen["inPlaneShifts"][:, None], size)
-        grid = F.affine_grid(affine, [count, 1, size, size], align_corners=False)
-        if bool(chosen["randomElastic"].any()):
-            grid = grid + self._bend(count, size, device) * chosen["randomElastic"][:, None, None, None]
-        return F.grid_sample(images, grid, mode="bilinear", align_corners=False), turn_degs
-
-    def _bend(self, count: int, size: int, device: torch.device) -> Tensor:
-        """A smooth random displacement `(b, n, n, 2)` in grid units, with a node each `smoothness` of the box."""
-        settings = self.operations.randomElastic
-        nodes = max(2, round(1 / settings.smoothness) + 1)
-        field = _symmetric(count, 2, nodes, nodes, device=device) * (2 * settings.max_shift_px / size)
-        return F.interpolate(field, (size, size), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
-
-    def _blur(self, images: Tensor, chosen: Tensor) -> Tensor:
-        """A Gaussian of random width, in Fourier space."""
-        if not bool(chosen.any()):
-            return images
-        size = images.shape[-1]
-        sigma = torch.rand(int(chosen.sum()), device=images.device) * self.operations.gaussianBlur.max_sigma_px
-        frequency = torch.fft.fftfreq(size, device=images.device)
-        square = frequency[:, None] ** 2 + torch.fft.rfftfreq(size, device=images.device) ** 2
-        damping = torch.exp(-2 * math.pi**2 * sigma[:, None, None, None] ** 2 * square)
-        blurred = images.clone()
-        blurred[chosen] = torch.fft.irfft2(torch.fft.rfft2(images[chosen]) * damping, s=(size, size))
-        return blurred
-
-    def _erase(self, images: Tensor, chosen: Tensor) -> Tensor:
-        """A rectangle set to 0, the background's mean."""
-        count, size, device = len(images), images.shape[-1], images.device
-        side = torch.rand(count, 2, 1, device=device) * self.operations.erasing.max_side * size
-        start = torch.rand(count, 2, 1, device=device) * (size - side)
-        place = torch.arange(size, device=device)
-        inside = (place >= start) & (place < start + side)
-        hole = inside[:, 0, :, None] & inside[:, 1, None, :] & chosen[:, None, None]
-        return images.masked_fill(hole[:, None], 0.0)
-
-    def _add_noise(self, images: Tensor, chosen: dict[str, Tensor]) -> Tensor:
-        gauss = torch.rand(len(images), device=images.device) * self.operations.randomGaussNoise.max_std
-        uniform = torch.rand(len(images), device=images.device) * self.operations.randomUnifNoise.max_amplitude
-        gauss, uniform = gauss * chosen["randomGaussNoise"], uniform * chosen["randomUnifNoise"]
-        images = images + torch.randn_like(images) * gauss[:, None, None, None]
-        return images + (torch.rand_like(images) * 2 - 1) * uniform[:, None, None, None]
+        `progress` is 0 at the training's start and 1 at its end. All random numbers are torch's own: the device's generator
+        gives the noise, that of the CPU everything else.
+        """
+        return augment(images, eulers_degs, draw(self.settings, len(images), images.shape[-1], progress))
 
 
-def _symmetric(*shape: int, device: torch.device) -> Tensor:
-    """Uniform in [-1, 1]."""
-    return torch.rand(*shape, device=device) * 2 - 1
+def augment(images: Tensor, eulers_degs: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    """Pictures `(b, c, n, n)` and angles `(b, 3)` after all operations that were drawn. Nothing waits for the device."""
+    moved = move(images, draws)
+    for operation in (blur, erase, add_gaussian_noise, add_uniform_noise):
+        operation(moved, draws)
+    turned = eulers_degs.clone()
+    turned[:, 2] += _sent(draws.turn_degs, eulers_degs)
+    return moved, turned
 
 
-def _turn_about_centre(turn_degs: Tensor, scale: Tensor, shift: Tensor, size: int) -> Tensor:
-    """Output to input coordinates `(b, 2, 3)` for a turn and scaling about pixel `N // 2` and then a shift.
+def move(images: Tensor, draws: Draws) -> Tensor:
+    """Turns, shifts, scale and bending in one bilinear resampling; what comes from outside of the picture is 0.
 
-    A turn by theta this way makes the projection at `psi` the one at `psi + theta`.
+    A turn by theta about pixel `n // 2` makes the projection at psi the one at psi + theta.
     """
-    angle = torch.deg2rad(turn_degs)
-    cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+    grid = _source_px(images.shape[-1], draws, images)
+    # grid_sample's coordinates run from -1 to 1, from the outer edge of the first pixel to that of the last.
+    grid.add_(images.shape[-1] // 2 + 0.5).mul_(2 / images.shape[-1]).sub_(1)
+    return F.grid_sample(images, grid, mode="bilinear", align_corners=False)
+
+
+def _source_px(size: int, draws: Draws, like: Tensor) -> Tensor:
+    """Where each output pixel comes from, `(b, n, n, 2)` xy, in pixels from the centre `n // 2`."""
+    angle = torch.deg2rad(draws.turn_degs)
+    cos, sin = torch.cos(angle) / draws.scale, torch.sin(angle) / draws.scale
     matrix = torch.stack((torch.stack((cos, -sin), dim=-1), torch.stack((sin, cos), dim=-1)), dim=-2)
-    # affine_grid's origin lies between pixels: pixel N // 2 has the coordinate 1 / N (even N) or 0 (odd N).
-    centre = torch.full((2,), (2 * (size // 2) + 1) / size - 1, device=turn_degs.device)
-    return torch.cat((matrix, (centre - matrix @ centre + shift)[..., None]), dim=-1)
+    offset = -(matrix @ draws.shift_px[..., None])[:, None, :, 0]
+    axis = (torch.arange(size) - size // 2)[:, None]
+    columns, rows = matrix[:, None, :, 0] * axis, matrix[:, None, :, 1] * axis + offset
+    # The map is a sum of what the column and what the row gives; affine_grid takes four times as long.
+    source = _sent(columns, like)[:, None, :] + _sent(rows, like)[:, :, None]
+    which = draws.which("randomElastic")
+    if len(which):
+        source[_sent(which, like)] += _bend(_sent(draws.bend_px[which], like), size)
+    return source
+
+
+def _bend(nodes: Tensor, size: int) -> Tensor:
+    """Displacements on nodes `(k, 2, m, m)` -> for every pixel `(k, n, n, 2)`, bicubic."""
+    count = nodes.shape[-1]
+    one_by_one = torch.eye(count, device=nodes.device)[None, None]
+    basis = F.interpolate(one_by_one, (size, count), mode="bicubic", align_corners=True)[0, 0]
+    # Bicubic interpolation is one along the rows and then one along the columns: two small products.
+    return (basis @ nodes @ basis.T).permute(0, 2, 3, 1)
+
+
+def blur(images: Tensor, draws: Draws) -> None:
+    """Gaussians of the widths drawn, in Fourier space; changes `images`."""
+    which, size = draws.which("gaussianBlur"), images.shape[-1]
+    if not len(which):
+        return
+    places, sigma = _sent(which, images), _sent(draws.blur_px[which], images)[:, None, None, None]
+    rows, columns = torch.fft.fftfreq(size, device=images.device), torch.fft.rfftfreq(size, device=images.device)
+    damping_rows, damping_columns = (torch.exp(-2 * (math.pi * sigma * axis) ** 2) for axis in (rows, columns))
+    spectra = torch.fft.rfft2(images[places]).mul_(damping_rows.transpose(2, 3)).mul_(damping_columns)
+    images[places] = torch.fft.irfft2(spectra, s=(size, size))
+
+
+def erase(images: Tensor, draws: Draws) -> None:
+    """Sets the rectangles drawn to 0, the background's mean; changes `images`."""
+    for place in draws.which("erasing").tolist():
+        (top, bottom), (left, right) = draws.hole_px[place].tolist()
+        images[place, :, top:bottom, left:right] = 0.0
+
+
+def add_gaussian_noise(images: Tensor, draws: Draws) -> None:
+    """Adds normal noise of the deviations drawn; changes `images`."""
+    which = draws.which("randomGaussNoise")
+    if len(which):
+        std = _sent(draws.gauss_std[which], images)[:, None, None, None]
+        noise = torch.randn(len(which), *images.shape[1:], dtype=images.dtype, device=images.device)
+        images[_sent(which, images)] += noise.mul_(std)
+
+
+def add_uniform_noise(images: Tensor, draws: Draws) -> None:
+    """Adds noise between minus and plus the amplitudes drawn; changes `images`."""
+    which = draws.which("randomUnifNoise")
+    if len(which):
+        amplitude = _sent(draws.unif_amplitude[which], images)[:, None, None, None]
+        noise = torch.rand(len(which), *images.shape[1:], dtype=images.dtype, device=images.device)
+        images[_sent(which, images)] += noise.mul_(2).sub_(1).mul_(amplitude)
+
+
+def _sent(values: Tensor, like: Tensor) -> Tensor:
+    """Numbers of the CPU on the device of `like`, without waiting for what it still has to do."""
+    return values.to(like.device, non_blocking=True)
