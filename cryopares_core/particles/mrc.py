@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryopares_core.errors import UserError
+from cryopares_core.particles.retry import patiently
 
 HEADER_BYTES = 1024
 DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -38,8 +39,7 @@ def read_header(path: str) -> StackHeader:
     UserError : no such file, not an MRC file, a pixel type that is not supported, or a file that was cut off.
     """
     try:
-        with open(path, "rb", buffering=0) as handle:
-            raw, size = handle.read(HEADER_BYTES), os.fstat(handle.fileno()).st_size
+        raw, size = patiently(lambda: _beginning(path), path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}. Check --particles_dir and the names in the STAR file.") from error
     header = _parse(path, raw)
@@ -50,6 +50,12 @@ def read_header(path: str) -> StackHeader:
             f"{path}: the file was cut off: {size:,} bytes of {whole:,}, {complete} whole pictures of {header.n}. Copy it again."
         )
     return header
+
+
+def _beginning(path: str) -> tuple[bytes, int]:
+    """The header's bytes, and the file's length."""
+    with open(path, "rb", buffering=0) as handle:
+        return handle.read(HEADER_BYTES), os.fstat(handle.fileno()).st_size
 
 
 def _parse(path: str, raw: bytes) -> StackHeader:

@@ -1,18 +1,18 @@
-"""All pictures of a table, prepared once and kept in memory."""
+"""All pictures of a table, prepared: batch by batch, or all at once in memory."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cryopares_core.errors import UserError
+from cryopares_core.memory import free_memory_bytes
 from cryopares_core.particles.ctf import ctf_tensors
 from cryopares_core.particles.preprocess import Preprocessor, PreprocessSettings
 from cryopares_core.particles.stacks import read_images
@@ -72,20 +72,49 @@ def prepare_particles(
     """
     if settings.sampling_rate_angs is None or settings.image_size_px is None:
         settings = complete_settings(table, settings)
-    size = settings.image_size_px or 0
-    shape = (len(table), settings.channels, size, size)
+    shape = prepared_shape(table, settings)
     _check_memory(shape)
-    store = torch.empty(shape, dtype=torch.float16)
-    preprocess, problems, done = Preprocessor(settings), [], 0
-    for indices, images in _read_ahead(table, batch_size):
-        problems += _picture_problems(table, indices, images)
-        store[torch.from_numpy(indices)] = _prepared(preprocess, table, indices, images, device)
+    store, done = torch.empty(shape, dtype=torch.float16), 0
+    for _, indices, pictures in prepared_batches(table, settings, device, batch_size):
+        store[torch.from_numpy(indices)] = pictures
         done += len(indices)
         if progress:
             progress(done, len(table))
+    return store
+
+
+def prepared_shape(table: ParticleTable, settings: PreprocessSettings) -> tuple[int, int, int, int]:
+    """`(n, c, s, s)` of all prepared pictures; `settings` with the size as a number."""
+    size = settings.image_size_px or 0
+    return len(table), settings.channels, size, size
+
+
+def prepared_batches(
+    table: ParticleTable,
+    settings: PreprocessSettings,
+    device: torch.device | str = "cpu",
+    batch_size: int = 256,
+    done: Container[int] = (),
+) -> Iterator[tuple[int, np.ndarray, Tensor]]:
+    """Each batch's number, its particles' indices `(b,)` and their pictures `(b, c, s, s)` float16, in the order of the files.
+
+    Parameters
+    ----------
+    settings : with sampling and size as numbers
+    done : numbers of batches that are not wanted again; the same table and batch size have the same batches
+
+    Raises UserError, at the end, with the names of all pictures that are constant or hold values that are not finite. Batches
+    with such pictures are not given.
+    """
+    preprocess, problems = Preprocessor(settings), []
+    wanted = ((number, indices) for number, indices in enumerate(_batches(table, batch_size)) if number not in done)
+    for number, indices, images in _read_ahead(table, wanted):
+        found = _picture_problems(table, indices, images)
+        problems += found
+        if not found:
+            yield number, indices, _prepared(preprocess, table, indices, images, device)
     if problems:
         raise UserError(_shortened(problems))
-    return store
 
 
 def _prepared(
@@ -108,17 +137,17 @@ def _batches(table: ParticleTable, batch_size: int) -> Iterator[np.ndarray]:
         yield from (group[start : start + batch_size] for start in range(0, len(group), batch_size))
 
 
-def _read_ahead(table: ParticleTable, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Indices and their raw pictures; the next batch is read while the caller works on this one."""
+def _read_ahead(table: ParticleTable, batches: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Numbers, indices and raw pictures; the next batch is read while the caller works on this one."""
     with ThreadPoolExecutor(max_workers=1) as reader:
         waiting = None
-        for indices in _batches(table, batch_size):
-            coming = (indices, reader.submit(read_images, table, indices))
+        for number, indices in batches:
+            coming = (number, indices, reader.submit(read_images, table, indices))
             if waiting:
-                yield waiting[0], waiting[1].result()
+                yield waiting[0], waiting[1], waiting[2].result()
             waiting = coming
         if waiting:
-            yield waiting[0], waiting[1].result()
+            yield waiting[0], waiting[1], waiting[2].result()
 
 
 def _picture_problems(table: ParticleTable, indices: np.ndarray, images: np.ndarray) -> list[str]:
@@ -149,38 +178,3 @@ def _check_memory(shape: tuple[int, ...]) -> None:
             "datamanager.particlesDataset.image_size_px_for_nnet with a larger sampling_rate_angs_for_nnet, or a "
             "machine with more memory."
         )
-
-
-def free_memory_bytes() -> float:
-    """Memory that this process may still take: the machine's, or what its control groups leave (Slurm, containers)."""
-    return min(_meminfo_available(), *map(_group_available, _control_groups()), float("inf"))
-
-
-def _control_groups() -> list[Path]:
-    """The process's own group and those above it: the limit of a Slurm job stands a few levels up."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return [root]
-    path = root / own[3:].lstrip("/")
-    return [path, *(parent for parent in path.parents if parent.is_relative_to(root))]
-
-
-def _group_available(group: Path) -> float:
-    try:
-        limit = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text())
-        cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):  # no such group, or its limit is "max"
-        return float("inf")
-    # Pages of files that can be dropped at any time count as used, but are not.
-    return limit - used + int(cached.get("inactive_file", 0))
-
-
-def _meminfo_available() -> float:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        return float("inf")

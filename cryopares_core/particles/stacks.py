@@ -9,6 +9,7 @@ import numpy as np
 
 from cryopares_core.errors import UserError
 from cryopares_core.particles.mrc import StackHeader, read_header
+from cryopares_core.particles.retry import ShortRead, patiently
 from cryopares_core.particles.table import ParticleTable
 
 _cached_header = lru_cache(maxsize=100_000)(read_header)
@@ -39,14 +40,22 @@ def read_images(table: ParticleTable, indices: np.ndarray) -> np.ndarray:
 def _read_into(images: np.ndarray, rows: np.ndarray, header: StackHeader, slices: np.ndarray) -> None:
     """Read rising `slices` of one stack, each run of neighbours at once, into `rows` of `images`."""
     borders = np.flatnonzero(np.diff(slices) != 1) + 1
+    parts = list(zip(np.split(slices, borders), np.split(rows, borders), strict=True))
     try:
-        file = os.open(header.path, os.O_RDONLY)
+        patiently(lambda: _read_parts(images, header, parts), header.path)
+    except ShortRead as error:
+        raise UserError(f"{header.path}: {error}. Copy the file again.") from error
     except OSError as error:
         raise UserError(f"{header.path}: {error.strerror}. It was there when the run started: is the disk still there?") from error
+
+
+def _read_parts(images: np.ndarray, header: StackHeader, parts: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Opens the file anew each time: a handle that has gone stale stays so."""
+    file = os.open(header.path, os.O_RDONLY)
     try:
-        for part, targets in zip(np.split(slices, borders), np.split(rows, borders), strict=True):
-            raw = _read_exactly(file, header, int(part[0]), len(part))
-            images[targets] = np.frombuffer(raw, header.dtype).reshape(len(part), header.ny, header.nx)
+        for slices, rows in parts:
+            raw = _read_exactly(file, header, int(slices[0]), len(slices))
+            images[rows] = np.frombuffer(raw, header.dtype).reshape(len(slices), header.ny, header.nx)
     finally:
         os.close(file)
 
@@ -57,7 +66,7 @@ def _read_exactly(file: int, header: StackHeader, first: int, count: int) -> byt
     while done < length:
         part = os.pread(file, length - done, start + done)
         if not part:
-            raise UserError(f"{header.path}: ends before picture {first + count}. Copy the file again.")
+            raise ShortRead(f"ends before picture {first + count}")
         parts.append(part)
         done += len(part)
     return b"".join(parts)
