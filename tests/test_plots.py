@@ -21,6 +21,7 @@ from cryopares_core.particles.augmentation import Augmenter
 from cryopares_core.particles.prepare import prepare_particles
 from cryopares_core.particles.preprocess import PreprocessSettings
 from cryopares_core.particles.star import read_particles
+from cryopares_core.particles.store import PreparedPictures
 from cryopares_core.plots.curves import draw_learning_curves
 from cryopares_core.plots.errors import draw_error_histograms
 from cryopares_core.plots.figures import new_figure, png_bytes
@@ -28,10 +29,10 @@ from cryopares_core.plots.gallery import GalleryRow, bar_length_angs, draw_galle
 from cryopares_core.plots.judgement import WARNING, judge
 from cryopares_core.plots.records import best_error, read_run, seconds_left, summary_lines
 from cryopares_core.plots.sphere import draw_error_maps, draw_view_distribution, map_picture, smoothed_errors
-from cryopares_core.training.fit import Plan
 from cryopares_core.training.gallery import gallery_rows, save_gallery
 from cryopares_core.training.half_set import Particles
 from cryopares_core.training.phases import Phases
+from cryopares_core.training.plan import Plan
 from cryopares_core.training.records import Validated, ValidationRecords
 from cryopares_core.volumes.particle_rows import SimulationSettings
 from cryopares_core.volumes.phantom import phantom_map
@@ -64,8 +65,10 @@ def add_half(folder, values=SOME, n_train=3000, n_val=2000, error_degs=lambda eu
     poses = random_rotations(n_train + n_val, torch.Generator().manual_seed(1))
     eulers = matrix_to_euler_degs(poses).numpy()
     names = [f"{row},{folder.name}@a.mrcs" for row in range(n_val)]
-    validated = Validated(poses[n_train:], torch.from_numpy(error_degs(eulers[n_train:])))
-    ValidationRecords(folder, eulers[:n_train], eulers[n_train:], names).write(validated)
+    errors = torch.from_numpy(error_degs(eulers[n_train:]))
+    validated = Validated(poses[n_train:], errors, torch.exp(-errors / 10))
+    defocus = 10_000 + 100 * (eulers[n_train:, 1] - 90)
+    ValidationRecords(folder, eulers[:n_train], eulers[n_train:], names, defocus).write(validated)
     return eulers[n_train:]
 
 
@@ -211,8 +214,11 @@ def test_the_report_holds_everything_and_nothing_from_elsewhere(tmp_path, capsys
     assert main([str(folder)]) == 0
     page = (folder / "report.html").read_text()
     headings = re.findall("<h2>(.*?)</h2>", page)
-    assert headings[:3] == ["Result", "Learning curves", "Errors of the particles held out"] and headings[-1] == "Settings"
-    assert len(headings) == 8 and page.count("data:image/png;base64,") == 5
+    assert (
+        headings[:4] == ["What was trained", "Result", "Learning curves", "Errors of the particles held out"]
+        and headings[-1] == "Settings"
+    )
+    assert len(headings) == 11 and page.count("data:image/png;base64,") == 7
     assert "&lt;b&gt;&amp;evil.star" in page and "<b>" not in page and "Pixel size &lt;1&gt; differs" in page
     assert "train.learning_rate" in page.split("<details>")[0] and "train.weight_decay" not in page.split("<details>")[0]
     assert "<script" not in page and "http" not in page
@@ -244,7 +250,7 @@ def test_drawing_a_gallery_leaves_the_random_numbers_alone(tmp_path):
     table, _ = read_particles(tmp_path / "particles.star")
     settings = PreprocessSettings(sampling_rate_angs=12.0, image_size_px=26)
     images = prepare_particles(table, settings, "cpu")
-    particles = Particles(table, images)
+    particles = Particles(table, PreparedPictures(images))
     plan = Plan(TrainArguments(), Config(), "C1", settings, torch.device("cpu"), Phases())
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     save_gallery(tmp_path, plan, particles, np.arange(5, 25))

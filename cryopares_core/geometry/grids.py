@@ -79,6 +79,14 @@ def healpix_centres_degs(order: int) -> np.ndarray:
     return np.stack((np.where(rot_degs > 180, rot_degs - 360, rot_degs), np.degrees(tilt)), axis=-1)
 
 
+def healpix_interpolated(values: np.ndarray, order: int) -> np.ndarray:
+    """Values in all pixels of one order, `(n, 12 * 4^k)` in ring order, at the centres of another order: `(n, 12 * 4^order)`."""
+    nside = healpy.npix2nside(values.shape[-1])
+    tilt, rot = healpy.pix2ang(2**order, np.arange(12 * 4**order))
+    pixels, weights = healpy.get_interp_weights(nside, tilt, rot)
+    return (values[:, pixels] * weights).sum(axis=1)
+
+
 def healpix_pixels(order: int, eulers_degs: np.ndarray) -> np.ndarray:
     """The pixel, in ring order, that each view direction falls in: `(n, 3)` rot, tilt, psi in degrees to `(n,)`."""
     return healpy.vec2pix(2**order, *_directions(eulers_degs))

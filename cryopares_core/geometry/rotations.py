@@ -83,7 +83,11 @@ def pose_error_degs(pose: Tensor, truth: Tensor, group: Tensor | None = None) ->
 
 def random_rotations(count: int, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64) -> Tensor:
     """Uniformly distributed rotations `(count, 3, 3)`: normalised Gaussian quaternions."""
-    quaternion = torch.randn(count, 4, generator=generator, dtype=dtype)
+    return quaternion_to_matrix(torch.randn(count, 4, generator=generator, dtype=dtype))
+
+
+def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
+    """Quaternions `(..., 4)` as w, x, y, z, of any length but 0, to rotations `(..., 3, 3)`."""
     w, x, y, z = torch.nn.functional.normalize(quaternion, dim=-1).unbind(-1)
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cryopares_core.geometry.ball import ball_quadrature
 from cryopares_core.geometry.grids import SO3Grid, healpix_so3_grid, healpix_spacing_degs
 from cryopares_core.geometry.rotations import DEGREES, euler_degs_to_matrix, rotvec_to_matrix
 from cryopares_core.geometry.symmetry import PointGroup
@@ -32,7 +33,7 @@ class PoseDensity(nn.Module):
         self.synthesis = GridSynthesis(lmax, self.grid)
         self.wigner = Wigner(lmax)
         self.register_buffer("decay", _heat_kernel(lmax, label_sigma_degs), persistent=False)
-        self.symmetric = group.order > 1
+        self.group_order, self.symmetric = group.order, group.order > 1
         for degree, matrix in enumerate(rotation_projection(group.matrices, lmax)):
             self.register_buffer(f"symmetry_{degree}", matrix.float(), persistent=False)
         self.newton = _LocalExpansion(lmax)
@@ -82,6 +83,26 @@ class PoseDensity(nn.Module):
             height = torch.where(better, new_height, height)
         return pose
 
+    @torch.no_grad()
+    def mass_within(self, coefficients: Tensor, poses: Tensor, radius_degs: float) -> Tensor:
+        """The probability that the true pose lies within an angle of the given one, or of one that its symmetry makes alike.
+
+        `sum_k w_k p(R Q_k)` over the ball's quadrature `Q_k`, off the grid: `f(R Q) = <D(R)^T c, D(Q)>`. The group's balls are
+        taken to lie apart.
+
+        Parameters
+        ----------
+        coefficients, poses : `(n_coefficients, b)` from `symmetrise`, and `(b, 3, 3)`
+
+        Returns `(b,)`, 0 to 1.
+        """
+        turns, weights = (x.to(coefficients.device) for x in ball_quadrature(radius_degs))
+        local = torch.cat(_seen_from(coefficients, self.wigner(poses).to(coefficients), self.lmax), dim=1)
+        heights = local @ self.wigner(turns).to(coefficients).T
+        log_mean = torch.logsumexp(self.grid_values(coefficients), dim=0) - math.log(len(self.grid))
+        log_mass = torch.logsumexp(heights + weights.log().to(heights), dim=1) - log_mean
+        return (self.group_order * log_mass.exp()).clamp(max=1.0)
+
     def _newton_step(self, coefficients: Tensor, pose: Tensor) -> Tensor:
         gradient, hessian = self.newton(coefficients, self.wigner(pose).to(coefficients))
         curvature, axes = torch.linalg.eigh(hessian)
@@ -108,14 +129,22 @@ class _LocalExpansion(nn.Module):
     def forward(self, coefficients: Tensor, wigner: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients `(n, b)`, D of the poses `(b, n)` -> gradient `(b, 3)`, Hessian `(b, 3, 3)`."""
         total = coefficients.new_zeros(wigner.shape[0], 12)
-        for degree, place in enumerate(degree_slices(self.lmax)):
-            orders = 2 * degree + 1
-            local = torch.bmm(
-                wigner[:, place].view(-1, orders, orders).transpose(1, 2),
-                coefficients[place].T.view(-1, orders, orders),
-            )
-            total = total + local.flatten(1) @ self.get_buffer(f"table_{degree}")
+        for degree, local in enumerate(_seen_from(coefficients, wigner, self.lmax)):
+            total = total + local @ self.get_buffer(f"table_{degree}")
         return total[:, :3], total[:, 3:].view(-1, 3, 3)
+
+
+def _seen_from(coefficients: Tensor, wigner: Tensor, lmax: int) -> list[Tensor]:
+    """The coefficients of `f(R Q)` as a function of Q, `D^l(R)^T c^l` of each degree, `(b, (2l+1)^2)`.
+
+    `wigner`: D of the poses R, `(b, n_coefficients)`.
+    """
+    blocks = []
+    for degree, place in enumerate(degree_slices(lmax)):
+        orders = 2 * degree + 1
+        turn = wigner[:, place].view(-1, orders, orders).transpose(1, 2)
+        blocks.append(torch.bmm(turn, coefficients[place].T.view(-1, orders, orders)).flatten(1))
+    return blocks
 
 
 def _heat_kernel(lmax: int, sigma_degs: float) -> Tensor:

@@ -27,6 +27,7 @@ class PoseNetwork(nn.Module):
 
     def __init__(self, settings: Any, symmetry: str, image_size_px: int, in_channels: int = 1):
         super().__init__()
+        self.in_channels = in_channels
         parts, lmax = settings.so3components, settings.lmax
         encoder = make_encoder(settings.imageencoder, in_channels, image_size_px)
         # Processors and GPUs convolve channel vectors that lie together.

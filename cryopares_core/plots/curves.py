@@ -5,14 +5,16 @@ from typing import Any, Callable, List, Tuple
 from cryopares_core.plots.figures import COLOURS, GREY, new_figure, save_png, say_nothing_yet, styled
 from cryopares_core.plots.readers import Epoch
 from cryopares_core.plots.records import HalfRecord, RunRecord
+from cryopares_core.plots.remarks import FULL_NOISE
 
 LINES = {
     "loss": [("loss", "training", "--"), ("val_loss", "validation", "-")],
     "error": [("val_geo_degs", "mean", "-"), ("val_median_geo_degs", "median", ":")],
     "rate": [("lr", "", "-")],
 }
-FULL_NOISE = 0.995  # of the particles': from there on the curriculum is over
-DEGREE_TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+FEW_TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+MANY_TICKS = [step * 10.0**power for power in (-1, 0, 1, 2) for step in (1, 1.5, 2, 3, 4, 5, 6, 8)]
+WIDE = 6.0
 
 
 @styled
@@ -84,9 +86,10 @@ def _degrees(axes: Any) -> None:
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axes.set_yscale("log")
+    values = [y for line in axes.lines for y in line.get_ydata()]
+    ticks = FEW_TICKS if not values or max(values) > WIDE * min(values) else MANY_TICKS
     axes.yaxis.set(
-        major_locator=FixedLocator(DEGREE_TICKS), minor_locator=NullLocator(), major_formatter=FuncFormatter(lambda y, _: f"{y:g}")
+        major_locator=FixedLocator(ticks), minor_locator=NullLocator(), major_formatter=FuncFormatter(lambda y, _: f"{y:g}")
     )
-    if axes.lines:
-        values = [y for line in axes.lines for y in line.get_ydata()]
+    if values:
         axes.set_ylim(min(values) / 1.3, max(values) * 1.3)

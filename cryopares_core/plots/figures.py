@@ -21,6 +21,7 @@ STYLE = {
     "figure.titleweight": "bold",
 }
 DPI = 130
+SCREEN_DPI = 90
 Draw = TypeVar("Draw", bound=Callable[..., None])
 
 
@@ -58,6 +59,15 @@ def png_bytes(figure: Any) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, dpi=DPI, format="png")
     return content.getvalue()
+
+
+def rgb_array(figure: Any) -> Any:
+    """A figure as pixels `(height, width, 3)` uint8, at a lower resolution than that of files."""
+    import numpy
+
+    figure.set_dpi(SCREEN_DPI)
+    figure.canvas.draw()
+    return numpy.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
 def say_nothing_yet(figure: Any, text: str) -> None:

@@ -1,27 +1,25 @@
 """What a run's curves mean in plain words, each remark with the rule it comes from."""
 
-from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from typing import List, Optional
 
+from cryopares_core.plots.curve_rules import (
+    falls_together,
+    gap_of_losses,
+    jumps,
+    learned_nothing,
+    no_longer_better,
+    rate_fell_early,
+    training_stands_still,
+)
+from cryopares_core.plots.particle_rules import bad_defocus, bad_views, too_sure
 from cryopares_core.plots.readers import Epoch
 from cryopares_core.plots.records import HalfRecord, RunRecord, share_under
+from cryopares_core.plots.remarks import CLEAR_CHANGE, GOOD, GOOD_MEAN_DEGS, NOTE, WAIT_EPOCHS, WARNING, Remark, best_errors
 
-GOOD, NOTE, WARNING = "good", "note", "warning"
-GOOD_MEAN_DEGS = 5.0
+__all__ = ["GOOD", "NOTE", "WARNING", "Remark", "judge", "judge_half"]
 USABLE_MEAN_DEGS, USABLE_MEDIAN_DEGS = 15.0, 8.0
 LOOK_BACK = 3
-CLEAR_CHANGE = 0.05
-WAIT_EPOCHS = 5
 FEW_HELD_OUT = 100
-
-
-@dataclass(frozen=True)
-class Remark:
-    """A sentence for the user, what it was concluded from, and how serious it is: good, note or warning."""
-
-    text: str
-    rule: str
-    level: str
 
 
 def judge(record: RunRecord) -> List[Remark]:
@@ -36,20 +34,24 @@ def judge_half(half: HalfRecord, n_epochs: Optional[int] = None) -> List[Remark]
     epochs = [line for line in half.epochs if "val_loss" in line and "val_geo_degs" in line]
     if not epochs:
         return []
-    at_the_end = (_still_falls, _stands_still) if n_epochs is None or len(half.epochs) >= n_epochs else ()
-    rules = (_level, _overfits, *at_the_end, _outliers, _few)
-    return [remark for remark in (rule(half, epochs) for rule in rules) if remark]
+    found = [_level(half, epochs), _few(half), rate_fell_early(half, epochs, n_epochs)]
+    found += _on_fit(half, epochs, ended=n_epochs is None or len(half.epochs) >= n_epochs)
+    found += [_outliers(half, epochs), bad_views(half), bad_defocus(half), too_sure(half)]
+    return [remark for remark in found if remark]
 
 
-def _best_errors(epochs: List[Epoch]) -> Tuple[float, float]:
-    """Mean and median error in degrees at the lowest validation loss."""
-    best: Epoch = min(epochs, key=lambda line: line["val_loss"])
-    mean: float = best["val_geo_degs"]
-    return mean, best.get("val_median_geo_degs", mean)
+def _on_fit(half: HalfRecord, epochs: List[Epoch], ended: bool) -> List[Optional[Remark]]:
+    """Over- and underfitting, where one remark makes the weaker ones of its kind superfluous."""
+    over = _overfits(half, epochs) or gap_of_losses(half, epochs) or no_longer_better(half, epochs)
+    under = None if over else learned_nothing(half, epochs) or training_stands_still(half, epochs)
+    if not ended:
+        return [over, under, jumps(half, epochs)]
+    under = under or (None if over else _stands_still(half, epochs))
+    return [over, under, jumps(half, epochs), _still_falls(half, epochs), falls_together(half, epochs)]
 
 
 def _level(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
-    mean, median = _best_errors(epochs)
+    mean, median = best_errors(epochs)
     at = f"{half.name}: the particles held out are off by {mean:.1f}° on average, {median:.1f}° in the median."
     if mean < GOOD_MEAN_DEGS:
         return Remark(f"{at} This is a good model.", f"mean error under {GOOD_MEAN_DEGS:.0f}°", GOOD)
@@ -89,7 +91,7 @@ def _still_falls(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
 
 def _stands_still(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
     """High errors and a flat loss: the network is too small, the learning rate too low, or the data wrong."""
-    if len(epochs) <= WAIT_EPOCHS or _best_errors(epochs)[0] < 2 * GOOD_MEAN_DEGS:
+    if len(epochs) <= WAIT_EPOCHS or best_errors(epochs)[0] < 2 * GOOD_MEAN_DEGS:
         return None
     earlier = min(line["val_loss"] for line in epochs[:-WAIT_EPOCHS])
     recent = min(line["val_loss"] for line in epochs[-WAIT_EPOCHS:])
@@ -103,7 +105,7 @@ def _stands_still(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
 
 
 def _outliers(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
-    mean, median = _best_errors(epochs)
+    mean, median = best_errors(epochs)
     if median > USABLE_MEDIAN_DEGS or mean < 2 * median or mean < GOOD_MEAN_DEGS:
         return None
     far = share_under(half, 30.0)
@@ -114,7 +116,7 @@ def _outliers(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
     )
 
 
-def _few(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
+def _few(half: HalfRecord) -> Optional[Remark]:
     if half.n_val is None or half.n_val >= FEW_HELD_OUT:
         return None
     text = f"{half.name}: only {half.n_val} particles were held out: the errors are uncertain."

@@ -18,7 +18,10 @@ VALIDATION_COLUMNS = (
     "predicted_tilt_degs",
     "predicted_psi_degs",
     "error_degs",
+    "confidence",
+    "defocus_angs",
 )
+N_LATER_COLUMNS = 2  # the last ones, which files of earlier versions lack
 VIEW_COLUMNS = ("rot_degs", "tilt_degs", "n_train", "n_val", "mean_error_degs", "median_error_degs")
 EPOCHS_FOR_PACE = 5
 
@@ -30,10 +33,12 @@ class HalfRecord:
     Attributes
     ----------
     epochs, simulation : lines of `metrics.jsonl`, oldest first, of the training and of the pretraining on simulated views
-    validation : arrays `(n_val,)` by the names of VALIDATION_COLUMNS, for the best epoch; None before the first validation
+    validation : arrays `(n_val,)` by the names of VALIDATION_COLUMNS, for the best epoch; None before the first validation. A
+        defocus that is not known is nan
     views : arrays `(pixels,)` by the names of VIEW_COLUMNS, HEALPix pixels in ring order; errors are nan where there are none
     n_train, n_val : numbers of particles; None while unknown
     updated : when the last epoch ended, as `time.time()` gives it
+    stopped_early : validation had got no better for as many epochs as were asked for
     """
 
     name: str
@@ -45,6 +50,7 @@ class HalfRecord:
     n_train: Optional[int]
     n_val: Optional[int]
     updated: float
+    stopped_early: bool = False
 
     @property
     def best(self) -> Optional[Epoch]:
@@ -114,9 +120,11 @@ class RunRecord:
 
     @property
     def finished(self) -> bool:
-        """Whether every half set has done all its epochs."""
-        done = [len(self.halves[name].epochs) if name in self.halves else 0 for name in self.expected]
-        return self.n_epochs is not None and min(done) >= self.n_epochs
+        """Whether every half set has done all its epochs, or was stopped early."""
+        return self.n_epochs is not None and all(
+            name in self.halves and (self.halves[name].stopped_early or len(self.halves[name].epochs) >= self.n_epochs)
+            for name in self.expected
+        )
 
 
 def read_run(version_dir: Union[str, Path]) -> RunRecord:
@@ -138,12 +146,18 @@ def read_half_set(folder: Path) -> HalfRecord:
         folder=folder,
         epochs=read_metrics(folder / "metrics.jsonl"),
         simulation=read_metrics(folder / "simulation" / "metrics.jsonl"),
-        validation=read_columns(folder / "validation.csv", VALIDATION_COLUMNS),
+        validation=_read_validation(folder / "validation.csv"),
         views=views,
         n_train=counts[0],
         n_val=counts[1],
         updated=max([path.stat().st_mtime for path in files], default=0.0),
+        stopped_early=bool(training.get("stopped_early")),
     )
+
+
+def _read_validation(path: Path) -> Optional[Columns]:
+    found = read_columns(path, VALIDATION_COLUMNS)
+    return read_columns(path, VALIDATION_COLUMNS[:-N_LATER_COLUMNS]) if found is None else found
 
 
 def epoch_seconds(epochs: List[Epoch]) -> List[float]:
@@ -174,6 +188,8 @@ def _left(record: RunRecord, half: Optional[HalfRecord]) -> float:
     known = [*([half] if half else []), *record.halves.values()]
     pace = next((_pace(other.epochs) for other in known if other.epochs), 0.0)
     pace_simulated = next((_pace(other.simulation) for other in known if other.simulation), pace)
+    if half and half.stopped_early:
+        return 0.0
     done, simulated = (len(half.epochs), len(half.simulation)) if half else (0, 0)
     to_simulate = 0 if done else max(0, record.n_epochs_simulation - simulated)
     return max(0, (record.n_epochs or 0) - done) * (pace or pace_simulated) + to_simulate * pace_simulated
@@ -195,6 +211,12 @@ def best_error(record: RunRecord) -> Optional[Tuple[float, float]]:
 def share_under(half: HalfRecord, limit_degs: float) -> Optional[float]:
     """The share of the validation particles with an error under a limit, 0 to 1."""
     return None if half.validation is None else float((half.validation["error_degs"] < limit_degs).mean())
+
+
+def column(half: HalfRecord, name: str) -> Optional[np.ndarray]:
+    """One column of the particles held out, `(n_val,)`; None where it is missing or not known of all of them."""
+    values = (half.validation or {}).get(name)
+    return None if values is None or not np.isfinite(values).all() else values
 
 
 def summary_lines(record: RunRecord, now: Optional[float] = None) -> List[str]:

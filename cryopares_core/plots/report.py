@@ -3,17 +3,20 @@
 import base64
 import html
 from pathlib import Path
-from typing import Any, Callable, Iterable, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Union
 
 from cryopares_core.files import write_text
+from cryopares_core.plots.confidence import CONFIDENCE_NOTE, draw_confidence, gap_text, has_confidence
 from cryopares_core.plots.curves import draw_learning_curves, save_learning_curves
+from cryopares_core.plots.defocus import DEFOCUS_NOTE, draw_defocus, has_defocus
 from cryopares_core.plots.errors import FAIR_DEGS, GOOD_DEGS, draw_error_histograms
 from cryopares_core.plots.figures import new_figure, png_bytes
 from cryopares_core.plots.judgement import judge
 from cryopares_core.plots.records import HalfRecord, RunRecord, duration_text, read_run, share_under
-from cryopares_core.plots.settings import Setting, all_settings, command_line
+from cryopares_core.plots.settings import Setting, all_settings, command_line, trained_text
 from cryopares_core.plots.sphere import draw_error_maps, draw_view_distribution
 from cryopares_core.plots.style import CSS
+from cryopares_core.plots.timing import timing_html
 
 HEADINGS = ("Half set", "Training", "Held out", "Best epoch", "Mean error", "Median error", "Under 5°", "Under 10°", "Time")
 NO_VALUE = "–"
@@ -32,12 +35,16 @@ def report_html(record: RunRecord) -> str:
     """The whole page: no scripts, and nothing that it would fetch."""
     n_halves = max(1, len(record.halves))
     sections = [
+        ("What was trained", _trained(record)),
         ("Result", _headline(record) + _judgement(record)),
         ("Learning curves", _picture(record, draw_learning_curves, 12.5, 4.0, LEARNING_NOTE)),
         ("Errors of the particles held out", _picture(record, draw_error_histograms, 6.0 * n_halves, 3.6, HISTOGRAM_NOTE)),
         ("Error by view direction", _picture(record, draw_error_maps, 6.2 * n_halves, 4.0, _map_note(record))),
+        ("Error by defocus", _picture(record, draw_defocus, 8.0, 3.8, DEFOCUS_NOTE) if has_defocus(record) else ""),
+        ("Confidence", _confidence(record)),
         ("Views of the training set", _picture(record, draw_view_distribution, 6.6, 4.3, VIEWS_NOTE)),
         ("Particles as the network gets them", _gallery(record)),
+        ("Time and memory", timing_html(record)),
         ("Warnings", _warnings(record)),
         ("Settings", _settings(record)),
     ]
@@ -78,6 +85,10 @@ def _heading(record: RunRecord) -> str:
     return f"<h1>CryoPARES training</h1><p class=path>{html.escape(str(record.folder.resolve()))}</p><dl>{items}</dl>"
 
 
+def _trained(record: RunRecord) -> str:
+    return f"<p>{html.escape(trained_text(record))}</p>" if record.halves else ""
+
+
 def _headline(record: RunRecord) -> str:
     if not record.halves:
         return "<p>No half set has been started.</p>"
@@ -94,10 +105,13 @@ def _half_row(half: HalfRecord, record: RunRecord) -> List[str]:
 
 
 def _judgement(record: RunRecord) -> str:
-    remarks = judge(record)
+    """Remarks of half sets that follow from the same rule stand together."""
+    by_rule: Dict[Tuple[str, str], List[str]] = {}
+    for remark in judge(record):
+        by_rule.setdefault((remark.level, remark.rule), []).append(html.escape(remark.text))
     items = "".join(
-        f"<li class={remark.level}>{html.escape(remark.text)}<small>Rule: {html.escape(remark.rule)}.</small></li>"
-        for remark in remarks
+        f"<li class={level}>{'<br>'.join(texts)}<small>Rule: {html.escape(rule)}.</small></li>"
+        for (level, rule), texts in by_rule.items()
     )
     return f"<ul class=judgement>{items}</ul>" if items else ""
 
@@ -106,6 +120,13 @@ def _picture(record: RunRecord, draw: Callable[..., None], width: float, height:
     figure = new_figure(width, height)
     draw(figure, record)
     return _image(png_bytes(figure), width) + f"<p class=note>{html.escape(note)}</p>"
+
+
+def _confidence(record: RunRecord) -> str:
+    if not has_confidence(record):
+        return ""
+    gaps = " ".join(filter(None, map(gap_text, record.halves.values())))
+    return _picture(record, draw_confidence, 12.5, 4.4, CONFIDENCE_NOTE) + f"<p>{html.escape(gaps)}</p>"
 
 
 def _gallery(record: RunRecord) -> str:

@@ -12,6 +12,8 @@ from cryopares_core.config.schema import Config
 from cryopares_core.errors import UserError
 from cryopares_core.plots.records import RunRecord
 
+NONE = "–"
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -42,6 +44,33 @@ def command_line(record: RunRecord) -> str:
     return shlex.join([Path(words[0]).stem.replace("__main__", "cryopares_train"), *words[1:]]) if words else ""
 
 
+def trained_text(record: RunRecord) -> str:
+    """What was trained on what, in two sentences."""
+    halves, given = record.expected, record.arguments
+    networks = "One network" if len(halves) == 1 else f"{len(halves)} networks, one for each half set,"
+    stars = ", ".join(Path(str(name)).name for name in given.get("particles_star_fname") or [])
+    views = f"simulated views of {Path(str(given.get('map_fname_for_simulated_pretraining'))).name}"
+    source = f"{record.n_particles or 0:,} particles of {stars}" if stars else views
+    begun = ""
+    if given.get("finetune_checkpoint_dir"):
+        begun = f", from the weights of {given['finetune_checkpoint_dir']}"
+    elif stars and given.get("map_fname_for_simulated_pretraining"):
+        begun = f", after {views}"
+    return f"{networks} of symmetry {record.symmetry} on {source}{begun}.{_network_text(record)}"
+
+
+def _network_text(record: RunRecord) -> str:
+    """The shape of the network; nothing where it is not known."""
+    known = {item.name: item.value for item in all_settings(record)}
+    prefix, encoder = "models.image2sphere.", "models.image2sphere.imageencoder."
+    if f"{prefix}lmax" not in known:
+        return ""
+    resnet = known[f"{encoder}resnet.resnetName"]
+    name = f"U-Net of width {known[f'{encoder}unet.width']}" if resnet == NONE else resnet
+    features = known[f"{prefix}so3components.s2conv.f_out"]
+    return f" Its encoder is a {name}; on SO(3) it has {features} features up to degree {known[f'{prefix}lmax']}."
+
+
 def _tree(path: Path) -> Dict[str, Any]:
     try:
         config = load_config(str(path))
@@ -57,5 +86,5 @@ def _setting(name: str, leaf: Any, value: Any) -> Setting:
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "–"
-    return "–" if value is None else str(value)
+        return ", ".join(map(str, value)) or NONE
+    return NONE if value is None else str(value)

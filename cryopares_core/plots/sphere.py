@@ -29,11 +29,21 @@ def draw_error_maps(figure: Any, record: RunRecord, title: str = "") -> None:
     errors_of = {name: smoothed_errors(views) for name, views in views_of.items()}
     highest = max(5.0, float(np.nanpercentile(np.concatenate(list(errors_of.values())), 97)))
     for axes, (name, views) in zip(figure.subplots(1, len(views_of), squeeze=False)[0], views_of.items()):
-        values = errors_of[name]
-        label = f"Median error within about {smoothing_sigma_degs(views):.0f}° of the view (degrees)"
-        draw_map(axes, views, values, label, "plasma_r", (0.0, highest), above=bool(np.nanmax(values) > highest))
+        _draw_errors(axes, views, errors_of[name], highest)
         axes.set_title(name)
     figure.suptitle(title)
+
+
+@styled
+def draw_error_map(figure: Any, views: Columns) -> None:
+    """One map of the median error by view direction, of columns as in `views.csv`."""
+    errors = smoothed_errors(views)
+    _draw_errors(figure.subplots(), views, errors, max(5.0, float(np.nanpercentile(errors, 97))))
+
+
+def _draw_errors(axes: Any, views: Columns, errors: np.ndarray, highest: float) -> None:
+    label = f"Median error within about {smoothing_sigma_degs(views):.0f}° of the view (degrees)"
+    draw_map(axes, views, errors, label, "plasma_r", (0.0, highest), above=bool(np.nanmax(errors) > highest))
 
 
 @styled
@@ -142,8 +152,10 @@ def _from_map(x: np.ndarray, y: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     return 90 * x / np.cos(theta), 90 - np.degrees(latitude)
 
 
-def _to_map(rot_degs: np.ndarray, tilt_degs: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """The inverse of `_from_map`; its equation for theta has no closed solution, so a table is read backwards."""
+def to_map(rot_degs: Any, tilt_degs: Any) -> Tuple[np.ndarray, np.ndarray]:
+    """Places on the map of directions: the inverse of `_from_map`. Its equation for theta has no closed solution, so a table is
+    read backwards.
+    """
     theta = np.linspace(-np.pi / 2, np.pi / 2, 2001)
     latitude = np.arcsin(np.clip((2 * theta + np.sin(2 * theta)) / np.pi, -1, 1))
     theta = np.interp(np.radians(90 - np.asarray(tilt_degs)), latitude, theta)
@@ -163,14 +175,14 @@ def _graticule(axes: Any) -> None:
     """Meridians each 60° of rot and parallels each 30° of tilt, with their angles."""
     look = {"color": "white", "linewidth": 0.6, "alpha": 0.65}
     for rot in range(-120, 121, 60):
-        axes.plot(*_to_map(np.full(181, rot), np.arange(181)), **look)
-        place = _to_map(np.array(rot), np.array(90))
+        axes.plot(*to_map(np.full(181, rot), np.arange(181)), **look)
+        place = to_map(np.array(rot), np.array(90))
         text = axes.text(
             place[0], place[1] - 0.03, f"rot {rot}°" if rot == 0 else f"{rot}°", ha="center", va="top", fontsize=7.5, color="white"
         )
         _outline(text)
     for tilt in range(30, 151, 30):
-        x, y = _to_map(np.array([-180, 180]), np.array([tilt, tilt]))
+        x, y = to_map(np.array([-180, 180]), np.array([tilt, tilt]))
         axes.plot(x, y, **look)
         axes.text(x[0] - 0.04, y[0], f"tilt {tilt}°" if tilt == 90 else f"{tilt}°", ha="right", va="center", fontsize=7.5)
 

@@ -22,6 +22,10 @@ th, td { padding: 7px 10px; border-bottom: 1px solid var(--line); vertical-align
 .settings { font-size: 13px; }
 .settings td:first-child { width: 34%; font: 12px ui-monospace, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
 .settings td:nth-child(2) { font-weight: 600; overflow-wrap: anywhere; max-width: 240px; }
+.bars td { padding: 3px 10px; border: 0; font-size: 13.5px; white-space: nowrap; }
+.bars td:nth-child(2), .bars td:nth-child(3) { text-align: right; font-variant-numeric: tabular-nums; }
+.bars td:last-child { width: 70%; }
+.bar { height: 13px; background: var(--blue); border-radius: 2px; }
 .judgement { list-style: none; margin: 16px 0 0; padding: 0; }
 .judgement li { margin: 0 0 8px; padding: 8px 14px; border-left: 4px solid var(--line); background: #f6f8fa; }
 .judgement .good { border-color: #2a8f5b; }
