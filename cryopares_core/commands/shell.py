@@ -14,12 +14,13 @@ from cryopares_core.errors import UserError
 ERROR_FILE = "CRYOPARES_ERROR_FILE"
 INTERRUPTED = 130
 TERMINATED = 143
+REQUEUE = 75  # stopped by SIGTERM too, but the same command goes on from there: a batch system may start it again
 
 
-def run(body: Callable[[], None]) -> int:
+def run(body: Callable[[], None], terminated: int = TERMINATED) -> int:
     """Run a command's body and return its exit code.
 
-    0 done; 2 the input or settings are wrong (told in plain words); 130 stopped with Ctrl-C; 143 stopped by SIGTERM.
+    0 done; 2 the input or settings are wrong (told in plain words); 130 stopped with Ctrl-C; `terminated` stopped by SIGTERM.
     """
     _send_log_to_terminal()
     keep_freed_memory()
@@ -27,7 +28,7 @@ def run(body: Callable[[], None]) -> int:
     stopped_by = {"code": INTERRUPTED}
 
     def on_terminate(*_: Any) -> None:
-        stopped_by["code"] = TERMINATED
+        stopped_by["code"] = terminated
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, on_terminate)
@@ -36,7 +37,8 @@ def run(body: Callable[[], None]) -> int:
     except UserError as error:
         return _tell(error)
     except KeyboardInterrupt:
-        sys.stderr.write("Stopped before the end.\n")
+        goes_on = " The same command goes on from here." if terminated == REQUEUE else ""
+        sys.stderr.write(f"Stopped before the end.{goes_on}\n")
         return stopped_by["code"]
     except ModuleNotFoundError as error:
         return _tell(_missing_package(error))
@@ -46,6 +48,8 @@ def run(body: Callable[[], None]) -> int:
 
 
 def _tell(error: UserError) -> int:
+    if not error.problems:  # another process of this run tells of them
+        return error.exit_code
     heading = "Error: " if len(error.problems) == 1 else f"{len(error.problems)} errors:\n  - "
     text = heading + "\n  - ".join(error.problems) + "\n"
     sys.stderr.write(text)

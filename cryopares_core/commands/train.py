@@ -4,7 +4,7 @@ import sys
 from dataclasses import replace
 from typing import Any, Optional, Sequence
 
-from cryopares_core.commands.shell import run
+from cryopares_core.commands.shell import REQUEUE, run
 from cryopares_core.config.arguments import TrainArguments
 from cryopares_core.config.cli import CommandLine, build_parser, parse_args
 from cryopares_core.config.merge import load_config
@@ -15,8 +15,8 @@ DESCRIPTION = "Train a network on particles with known poses, one model for each
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run the command; returns its exit code."""
-    return run(lambda: _main(argv))
+    """Run the command; returns its exit code, 75 after SIGTERM: then the same command goes on."""
+    return run(lambda: _main(argv), terminated=REQUEUE)
 
 
 def _main(argv: Optional[Sequence[str]]) -> None:

@@ -32,7 +32,13 @@ class TrainArguments:
         None, "Folder for the results; each run adds a version_N to it.", required_unless=(_CONTINUE,)
     )
     n_epochs: int = param(100, "Training epochs in all, with those before a continued run.", unit="epochs", low=1, label="Epochs")
-    batch_size: int = param(64, "Pictures in a batch, augmented copies included.", low=1, label="Batch size")
+    batch_size: int = param(
+        64,
+        "Pictures in a batch, augmented copies and all GPUs included; 0 takes as many as the memory holds.",
+        low=0,
+        words=(("auto", 0),),
+        label="Batch size",
+    )
     recipe: str = param(
         GUIDE,
         "Settings to start from: guide has the defaults as documented; fast learns in half the time, at a higher rate. What is "
@@ -68,7 +74,14 @@ class TrainArguments:
         advanced=True,
         label="Validate every part of an epoch",
     )
+    scratch_dir: Optional[str] = param(
+        None,
+        "Folder on a fast local disk for prepared pictures, which later runs find there; null keeps them in memory if they fit.",
+    )
     n_threads: Optional[int] = param(None, "Threads of the processor; null means all.", low=1)
+    devices: Optional[int] = param(
+        None, "GPUs of this machine to train on together, or processes without a GPU; null means all GPUs, or one process.", low=1
+    )
     accelerator: str = param("auto", "Where to compute; auto takes a GPU if there is one.", choices=ACCELERATORS)
 
     def problems(self) -> List[str]:

@@ -168,7 +168,8 @@ def _convert(parameter: Parameter, text: Any) -> Any:
         return [_convert_one(parameter.kind, item) for item in text]
     if parameter.optional and parameter.kind is not str and text.lower() in ("none", "null"):
         return None
-    return _convert_one(parameter.kind, text)
+    words = dict(parameter.rules.words)
+    return words[text.lower()] if text.lower() in words else _convert_one(parameter.kind, text)
 
 
 def _convert_one(kind: type, text: str) -> Any:

@@ -28,7 +28,7 @@ class Rules:
     """What a field's type cannot say. `above` is an open lower bound, `low` and `high` are closed ones.
 
     `label` is a short name for forms; parameters that are not on one have none. `null_label` is what null is called there,
-    beside choices.
+    beside choices. `words` are texts that stand for values on a command line, such as `auto` for 0.
     """
 
     help: str
@@ -41,6 +41,7 @@ class Rules:
     choices: Tuple[Any, ...] = ()
     advanced: bool = False
     aliases: Tuple[str, ...] = ()
+    words: Tuple[Tuple[str, Any], ...] = ()
     required: bool = False
     required_unless: Tuple[str, ...] = ()
 
@@ -64,6 +65,7 @@ class Parameter:
         limits = self._limits()
         text += f" {limits}" if limits else ""
         text += f" ({self.rules.unit})" if self.rules.unit else ""
+        text += "".join(f", or {word}" for word, _ in self.rules.words)
         text += ", one or more" if self.many else ""
         return text + (", or null" if self.optional else "")
 

@@ -220,6 +220,24 @@ class Train:
         high=1000,
         label="Patience before the rate falls",
     )
+    early_stopping_n_epochs: Optional[int] = param(
+        None,
+        "Training ends after so many epochs without a better val_loss; null means never.",
+        unit="epochs",
+        low=5,
+        high=1000,
+        label="Patience before training ends",
+        null_label="never",
+    )
+    checkpoint_every_minutes: float = param(
+        5.0,
+        "A run that is killed loses no more than this; the end of each epoch is kept as well.",
+        unit="minutes",
+        above=0,
+        high=1440,
+        label="Minutes between checkpoints",
+        advanced=True,
+    )
     noise_curriculum: bool = param(
         True,
         "Fresh networks begin on particles with part of their noise taken off, by a map made of the training half itself.",

@@ -10,6 +10,7 @@ from pathlib import Path
 from cryopares_core.files import write_text
 from cryopares_core.plots.records import read_run
 from cryopares_core.plots.report import write_report
+from cryopares_core.training.phases import Phases
 
 
 class KeptWarnings(logging.Handler):
@@ -47,12 +48,13 @@ def kept_warnings() -> Iterator[KeptWarnings]:
 
 
 @contextmanager
-def reported(run_dir: Path) -> Iterator[None]:
+def reported(run_dir: Path, phases: Phases) -> Iterator[None]:
     """A run that is stopped or fails in the `with` block gets its report too, once an epoch has ended."""
     try:
         yield
     except BaseException:
         if any(half.epochs or half.simulation for half in read_run(run_dir).halves.values()):
             with suppress(OSError):  # the disk may be full, and why the run ended is what the user must hear
+                phases.write(run_dir)
                 write_report(run_dir)
         raise

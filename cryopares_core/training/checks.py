@@ -17,7 +17,7 @@ from cryopares_core.training.pretraining import SIMULATED
 def run_problems(arguments: Any, config: Config) -> list[str]:
     """All that is wrong with the folders and the combination of options, one sentence each."""
     problems = _folder_problems(arguments.train_save_dir) + _finetune_problems(arguments)
-    return problems + _simulation_problems(arguments, config) + _weights_problems(config)
+    return problems + _map_problems(arguments) + _weights_problems(config)
 
 
 def _folder_problems(save_dir: str) -> list[str]:
@@ -55,13 +55,8 @@ def _weights_problems(config: Config) -> list[str]:
     return []
 
 
-def _simulation_problems(arguments: Any, config: Config) -> list[str]:
+def _map_problems(arguments: Any) -> list[str]:
     path, problems = arguments.map_fname_for_simulated_pretraining, []
     if path and not Path(path).is_file():
         problems.append(f"--map_fname_for_simulated_pretraining={path}: there is no such file.")
-    if config.train.n_epochs_simulation and not path:
-        problems.append(
-            f"train.n_epochs_simulation={config.train.n_epochs_simulation} needs a map to simulate from: give "
-            "--map_fname_for_simulated_pretraining, or set it to 0."
-        )
     return problems

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import lightning
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,24 +19,33 @@ from cryopares_core.model.resnet import ResNetEncoder
 from cryopares_core.model.storage import copy_weights, read_weights
 from cryopares_core.particles.batches import PreparedDataset
 from cryopares_core.particles.ctf import ctf_tensors
+from cryopares_core.particles.store import PreparedPictures
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.training.checkpoints import Checkpoints
 from cryopares_core.training.curriculum import FIRST_SNR, NoiseCurriculum
-from cryopares_core.training.fit import Plan, Stage, StageResult, fit
-from cryopares_core.training.pretraining import SIMULATED, Simulation, pretrain
+from cryopares_core.training.fit import fit
+from cryopares_core.training.plan import Plan, Stage, StageResult
+from cryopares_core.training.pretraining import SIMULATED, SimulatedMap, Simulation, make_simulation, pretrain
 from cryopares_core.training.records import ValidationRecords
-from cryopares_core.training.starting_map import KnownParticles, make_starting_map
+from cryopares_core.training.starting_map import KnownParticles, StartingMap, make_starting_map
 from cryopares_core.volumes.maps import write_map
 
 logger = logging.getLogger(__name__)
+SIMULATION = "simulation"  # the folder of the views that come before the particles
 LEAST_AGREEMENT = 0.3  # of 1: below it the map is no help
 
 
 @dataclass(frozen=True)
 class Particles:
-    """All particles of a run, and their prepared pictures `(n, c, s, s)` float16."""
+    """All particles of a run, and their prepared pictures."""
 
     table: ParticleTable
-    images: Tensor
+    prepared: PreparedPictures
+
+    @property
+    def images(self) -> Tensor:
+        """`(n, c, s, s)` float16."""
+        return self.prepared.images
 
     @property
     def known(self) -> KnownParticles:
@@ -58,40 +67,57 @@ class HalfSet:
         return self.folder.name
 
 
-def train_half_set(plan: Plan, particles: Particles, half: HalfSet, simulation: Simulation | None, resume: bool) -> StageResult:
-    """Train one model: on simulated views first where they are wanted, then on the half set's particles.
+def train_half_set(plan: Plan, particles: Particles, half: HalfSet, simulation: Simulation | None) -> StageResult:
+    """Train one model, from wherever an earlier run of it was stopped: on simulated views first where they are wanted, of a
+    given map or of that of the half set itself, then on the half set's particles.
 
     Raises
     ------
-    UserError : training diverged, or the disk is full
+    UserError : training diverged, or the memory or the disk is too small
     KeyboardInterrupt : the run was stopped
     """
     with plan.phases("start-up"):
-        lightning.seed_everything(plan.config.train.seed + half.number, verbose=False)
-        half.folder.mkdir(parents=True, exist_ok=True)
-        _write_splits(particles.table, half)
+        torch.manual_seed(plan.config.train.seed + half.number)
+        if plan.fabric.is_global_zero:
+            half.folder.mkdir(parents=True, exist_ok=True)
+            _write_splits(particles.table, half)
         network = _network(plan, half)
-    if simulation is not None:
-        folder = half.folder / "simulation"
-        pretrain(plan, simulation, folder, f"{half.name} simulation", len(half.train_ids), half.number, network, resume)
-    fresh = simulation is None and not plan.arguments.finetune_checkpoint_dir
-    curriculum = _curriculum(plan, particles, half) if fresh and plan.config.train.noise_curriculum else None
-    return fit(plan, _stage(plan, particles, half, curriculum), network, resume)
+        state = Checkpoints(half.folder).load(plan.device)
+    fresh = not plan.arguments.finetune_checkpoint_dir
+    wants_views = simulation is not None or plan.config.train.n_epochs_simulation > 0
+    curriculum = None
+    if state is None and wants_views:
+        simulation = simulation or _own_simulation(plan, particles, half)
+        if simulation is not None:
+            folder, title = half.folder / SIMULATION, f"{half.name} simulation"
+            pretrain(plan, simulation, folder, title, len(half.train_ids), half.number, network)
+    if fresh and not wants_views and plan.config.train.noise_curriculum and _curriculum_goes_on(state):
+        curriculum = _curriculum(plan, particles, half)
+    return fit(plan, _stage(plan, particles, half, curriculum), network, state)
 
 
-def _curriculum(plan: Plan, particles: Particles, half: HalfSet) -> NoiseCurriculum | None:
-    """From the half set's own particles alone, so that half sets stay independent; keeps the map for users to look at.
+def _curriculum_goes_on(state: dict[str, Any] | None) -> bool:
+    """Whether a run that goes on, if it does, still needs the map of its curriculum."""
+    return state is None or (state["curriculum"] is not None and state["latest"]["noise"] < 1)
 
-    None where the signal is clear, or the particles make no map.
+
+def _starting_map(plan: Plan, particles: Particles, half: HalfSet) -> StartingMap | None:
+    """From the half set's own particles alone, so that half sets stay independent; kept for users to look at.
+
+    None where the particles make no map.
     """
     if not particles.known.ctf.known:
-        logger.info("%s: no CTFs are known, so training starts with all the noise", half.name)
+        logger.info("%s: no CTFs are known, so its particles make no map to begin with", half.name)
         return None
     group = point_group(plan.symmetry).matrices
     with plan.phases("starting map"):
         ids, held_out_ids = torch.from_numpy(half.train_ids), torch.from_numpy(half.val_ids)
         found = make_starting_map(particles.known, ids, held_out_ids, plan.preprocessing, group, plan.device)
-        write_map(half.folder / "starting_map.mrc", found.volume.cpu().numpy(), plan.sampling_rate_angs)
+        # Sums on GPUs differ in the last digit, and all processes must decide alike.
+        judged = plan.fabric.broadcast((found.snr, found.resolution_angs, found.agreement))
+        found = replace(found, snr=judged[0], resolution_angs=judged[1], agreement=judged[2])
+        if plan.fabric.is_global_zero:
+            write_map(half.folder / "starting_map.mrc", found.volume.cpu().numpy(), plan.sampling_rate_angs)
     told = f"{half.name}: its particles make a map of {found.resolution_angs:.3g} Å (starting_map.mrc)"
     if found.agreement < LEAST_AGREEMENT:
         logger.warning(
@@ -101,19 +127,39 @@ def _curriculum(plan: Plan, particles: Particles, half: HalfSet) -> NoiseCurricu
         )
         return None
     logger.info("%s; other particles fit it at their poses", told)
-    if found.snr >= FIRST_SNR:
+    return found
+
+
+def _curriculum(plan: Plan, particles: Particles, half: HalfSet) -> NoiseCurriculum | None:
+    """None where the signal is clear, or the particles make no map."""
+    found = _starting_map(plan, particles, half)
+    if found is None or found.snr >= FIRST_SNR:
         return None
-    curriculum = NoiseCurriculum(found, group)
+    curriculum = NoiseCurriculum(found, point_group(plan.symmetry).matrices)
     logger.info("%s: training starts with %.0f%% of their noise", half.name, 100 * curriculum.first_noise)
     return curriculum
 
 
+def _own_simulation(plan: Plan, particles: Particles, half: HalfSet) -> Simulation | None:
+    """Views of the map that the half set's own particles make; None where they make none."""
+    found = _starting_map(plan, particles, half)
+    if found is None:
+        return None
+    own_map = SimulatedMap(found.volume.cpu().numpy(), plan.sampling_rate_angs)
+    ctf = particles.known.ctf.chosen(torch.from_numpy(half.train_ids), torch.device("cpu"))
+    return make_simulation(plan, own_map, ctf, plan.config.train.n_epochs_simulation)
+
+
 def _stage(plan: Plan, particles: Particles, half: HalfSet, curriculum: NoiseCurriculum | None) -> Stage:
     angles = torch.from_numpy(particles.table.eulers_deg).float()
-    train, held_out = (PreparedDataset(particles.images, angles, ids) for ids in (half.train_ids, half.val_ids))
+    train, held_out = (
+        PreparedDataset(particles.images, angles, ids, particles.prepared.will_need) for ids in (half.train_ids, half.val_ids)
+    )
     names = particles.table.particles["rlnImageName"].iloc[half.val_ids].tolist()
-    eulers = particles.table.eulers_deg
-    records = ValidationRecords(half.folder, eulers[half.train_ids], eulers[half.val_ids], names)
+    eulers, ctf = particles.table.eulers_deg, particles.table.ctf
+    known = particles.known.ctf.known
+    defocus = (ctf.defocus_u_angs + ctf.defocus_v_angs)[half.val_ids] / 2 if known else None
+    records = ValidationRecords(half.folder, eulers[half.train_ids], eulers[half.val_ids], names, defocus)
     return Stage(half.folder, half.name, plan.arguments.n_epochs, train, held_out, records, curriculum)
 
 

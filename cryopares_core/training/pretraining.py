@@ -6,7 +6,6 @@ within minutes; the signal then falls to that of real particles.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +17,13 @@ from cryopares_core.model.network import PoseNetwork
 from cryopares_core.model.storage import copy_weights, read_weights
 from cryopares_core.particles.batches import PreparedDataset
 from cryopares_core.particles.ctf import CtfTensors
-from cryopares_core.plots.readers import read_json, read_metrics
-from cryopares_core.training.fit import Plan, Stage, StageResult, fit
+from cryopares_core.training.checkpoints import Checkpoints
+from cryopares_core.training.fit import fit
+from cryopares_core.training.plan import Plan, Stage, StageResult
 from cryopares_core.training.records import ValidationRecords
 from cryopares_core.volumes.maps import read_map
 from cryopares_core.volumes.views import SimulatedViews, ViewSimulator
 
-logger = logging.getLogger(__name__)
 SIMULATED = "simulated"  # the folder of a run without particles
 DEFAULT_EPOCHS = 3
 DEFAULT_VIEWS = 10_000
@@ -64,35 +63,21 @@ def make_simulation(plan: Plan, simulated_map: SimulatedMap, ctf: CtfTensors, n_
 
 
 def pretrain(
-    plan: Plan,
-    simulation: Simulation,
-    folder: Path,
-    title: str,
-    n_particles: int,
-    number: int,
-    network: PoseNetwork,
-    resume: bool,
+    plan: Plan, simulation: Simulation, folder: Path, title: str, n_particles: int, number: int, network: PoseNetwork
 ) -> StageResult:
-    """Train a network on simulated views and leave the best epoch's weights in it; one that was finished before is only read.
+    """Train a network on simulated views and leave the best epoch's weights in it. Goes on from the folder's last checkpoint.
 
     Parameters
     ----------
     folder : where this stage writes
     n_particles : views in an epoch, where the settings don't say
     number : the half set's, so that both see views of their own
-    resume : go on from the folder's last checkpoint
     """
     seed = plan.config.train.seed + number
     views_an_epoch = simulation.views_an_epoch or n_particles
-    epochs = read_metrics(folder / "metrics.jsonl") if resume else []
-    if len(epochs) >= simulation.n_epochs and read_json(folder / "model.json"):
-        logger.info("%s: finished earlier", title)
-        result = StageResult(folder.name, folder, min(epochs, key=lambda line: line["val_loss"]), epochs)
-    else:
-        views = SimulatedViews(
-            simulation.simulator, views_an_epoch, simulation.n_epochs, simulation.last_snr, seed, len(epochs) * views_an_epoch
-        )
-        result = fit(plan, _stage(plan, simulation, folder, title, views, seed), network, resume)
+    views = SimulatedViews(simulation.simulator, views_an_epoch, simulation.n_epochs, simulation.last_snr, seed)
+    state = Checkpoints(folder).load(plan.device)
+    result = fit(plan, _stage(plan, simulation, folder, title, views, seed), network, state)
     problems = copy_weights(network, read_weights(folder))
     if problems:
         raise UserError([f"{folder}: {problem}" for problem in problems])

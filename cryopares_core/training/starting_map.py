@@ -87,12 +87,13 @@ def _reconstruct(
     mates = min(len(group), max(1, MAP_PICTURES // len(ids)))
     chosen = ids[torch.linspace(0, len(ids) - 1, min(len(ids), MAP_PICTURES)).long()]
     sums = SliceAccumulator(known.images.shape[-1], device)
+    generator = torch.Generator().manual_seed(0)  # the same map again for a run that goes on
     progress, done = Countdown("Added to the starting map", "pictures"), 0
     for half in (0, 1):
         for part in chosen[half::2].split(PORTION):
             transfer = prepared_transfer(settings, known.ctf, part)[:, 0].to(device)
             pictures, poses = known.images[part, 0].to(device), known.poses(part, device)
-            for mate in torch.randperm(len(group))[:mates]:
+            for mate in torch.randperm(len(group), generator=generator)[:mates]:
                 sums.add(pictures, transfer, poses @ group[mate].to(device), half)
             done += len(part)
             progress(done, len(chosen))
