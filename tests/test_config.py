@@ -169,7 +169,7 @@ def test_the_shown_tree_serves_grep() -> None:
     lines = describe(load_config(None, ["datamanager.augmenter.operations.inPlaneShifts.p=0.25"])).splitlines()
     start = next(index for index, line in enumerate(lines) if "augmenter:" in line)
     seen = "\n".join(lines[start : start + 21])
-    assert "inPlaneShifts: {p: 0.25, max_shift: 0.05}" in seen
+    assert "inPlaneShifts: {p: 0.25, p_final: null, max_shift: 0.05}" in seen
     for name in parameters(Config):
         if name.startswith("datamanager.augmenter."):
             assert name.split(".")[-1 - name.endswith(".p")] in seen

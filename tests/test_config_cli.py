@@ -65,10 +65,10 @@ def test_a_continued_run_requires_nothing_else() -> None:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    told = "\n".join(problems_of("--symetry C1 --n_epochs=many --batch_size 0 --compile_model maybe --accelerator tpu"))
+    told = "\n".join(problems_of("--symetry C1 --n_epochs=many --batch_size -1 --compile_model maybe --accelerator tpu"))
     assert "Unknown option --symetry. Did you mean --symmetry?" in told
     assert "--n_epochs=many is not allowed: expected whole number from 1" in told
-    assert "--batch_size=0" in told and "--compile_model=maybe" in told and "auto, cpu, gpu" in told
+    assert "--batch_size=-1" in told and "--compile_model=maybe" in told and "auto, cpu, gpu" in told
     assert "--train_save_dir is missing" in told
 
 

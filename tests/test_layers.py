@@ -10,7 +10,21 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # A layer may import itself and those before it; errors and files are one.
-LAYERS = ["errors", "files", "allocator", "progress", "config", "plots", "geometry", "particles", "model", "volumes", "training"]
+LAYERS = [
+    "errors",
+    "files",
+    "allocator",
+    "memory",
+    "progress",
+    "scratch",
+    "config",
+    "plots",
+    "geometry",
+    "particles",
+    "model",
+    "volumes",
+    "training",
+]
 LAYERS += ["inference", "commands"]
 RANK = {name: max(rank, 1) for rank, name in enumerate(LAYERS)}
 HEAVY = {"torch", "numpy", "pandas", "scipy", "lightning", "matplotlib", "healpy", "starfile", "mrcfile"}
@@ -18,6 +32,8 @@ LIGHT_FILES = [
     ROOT / "cryopares_core" / "__init__.py",
     ROOT / "cryopares_core" / "errors.py",
     ROOT / "cryopares_core" / "progress.py",
+    ROOT / "cryopares_core" / "memory.py",
+    ROOT / "cryopares_core" / "scratch.py",
     *(ROOT / "cryopares_core" / "config").rglob("*.py"),
     *(ROOT / "cryopares_core" / "commands").rglob("*.py"),
     ROOT / "cryopares_workflow.py",

@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from settings import SMALL
 
 from cryopares_core.commands.train import main
+from cryopares_core.geometry.rotations import euler_degs_to_matrix
+from cryopares_core.particles.batches import EpochLoader
 from cryopares_core.particles.ctf import ctf_tensors
 from cryopares_core.particles.prepare import complete_settings, prepare_particles
 from cryopares_core.particles.preprocess import PreprocessSettings, circular_mask
@@ -57,20 +60,67 @@ def test_views_are_what_particles_become(particles, mode, sampling, size):
     volume, pixel_size = read_map(particles / "reference.mrc")
     simulator = ViewSimulator(volume, pixel_size, settings, usual_ctfs(), torch.device("cpu"))
     eulers = torch.from_numpy(table.eulers_deg[:40]).float()
-    views = simulator.pictures(eulers, ctf_tensors(table.ctf, np.arange(40)), snr=1e6, seed=0)
+    views = simulator.pictures(eulers, ctf_tensors(table.ctf, np.arange(40)), snr=1e6, seeds=range(40))
     assert views.shape == real.shape
     correlation = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(real, views, strict=True)]
     # At a coarser sampling the CTF is that of the cropped picture.
     assert min(correlation) > (0.9999 if sampling is None else 0.97)
 
 
-def test_the_signal_falls_geometrically_and_goes_on_where_it_was():
-    simulator = ViewSimulator(phantom_map(32, 10.0), 10.0, PreprocessSettings(10.0, 32), usual_ctfs(), torch.device("cpu"))
+@pytest.fixture(scope="module")
+def simulator():
+    return ViewSimulator(phantom_map(32, 10.0), 10.0, PreprocessSettings(10.0, 32), usual_ctfs(), torch.device("cpu"))
+
+
+def joined(batches):
+    batches = list(batches)
+    return torch.cat([batch.images for batch in batches]), torch.cat([batch.eulers_degs for batch in batches])
+
+
+def test_the_signal_falls_geometrically_over_all_epochs(simulator):
     views = SimulatedViews(simulator, 40, 2, 0.02, seed=1)
-    levels = [(views.snr, views.__getitems__(list(range(20))))[0] for _ in range(4)]
+    levels = []
+    for epoch in (0, 1):
+        views.set_epoch(epoch)
+        levels += views.snr([0, 20]).tolist()
     assert levels == pytest.approx([2, 2 * 0.01**0.25, 0.2, 2 * 0.01**0.75])
-    assert views.snr == pytest.approx(0.02) and len(views) == 40
-    assert SimulatedViews(simulator, 40, 2, 0.02, seed=1, done=40).snr == pytest.approx(0.2)
+    assert views.snr([40]).tolist() == pytest.approx([0.02]) and len(views) == 40
+    clear, noisy = (SimulatedViews(simulator, 400, 1, snr, seed=1).__getitems__(range(380, 400)).images for snr in (2.0, 0.01))
+    inside = circular_mask(32, DISC_SHARE * 32) > 0
+    assert clear.float()[:, 0, inside].std() > 1.3 * noisy.float()[:, 0, inside].std()
+
+
+def test_an_epoch_that_goes_on_has_the_views_of_the_whole(simulator):
+    def loader(share=(0, 1)):
+        return EpochLoader(SimulatedViews(simulator, 50, 3, 0.1, seed=1), 8, seed=7, share=share)
+
+    whole = joined(loader().epoch(1))
+    assert len(whole[0]) == 48 and len(whole[1].unique(dim=0)) == 48
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    tail = joined(loader().epoch(1, start=2))
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(tail[0], whole[0][16:]) and torch.equal(tail[1], whole[1][16:])
+    for rank in (0, 1):
+        mine = joined(loader((rank, 2)).epoch(1))
+        rest = joined(loader((rank, 2)).epoch(1, start=3))
+        for of_whole, share, tail_of_share in zip(whole, mine, rest, strict=True):
+            assert torch.equal(share, of_whole[rank::2]) and torch.equal(tail_of_share, share[12:])
+
+
+def test_other_epochs_and_seeds_have_other_views(simulator):
+    def angles(seed, epoch):
+        views = SimulatedViews(simulator, 20, 3, 0.1, seed)
+        views.set_epoch(epoch)
+        return views.__getitems__(range(20)).eulers_degs
+
+    assert len(torch.cat([angles(1, 0), angles(1, 1), angles(2, 0), angles(2, 1)]).unique(dim=0)) == 80
+    assert torch.equal(angles(1, 0), angles(1, 0))
+
+
+def test_the_poses_of_views_are_spread_evenly(simulator):
+    poses = euler_degs_to_matrix(SimulatedViews(simulator, 2000, 1, 0.1, 0).__getitems__(range(2000)).eulers_degs)
+    assert poses.mean(dim=0).abs().max() < 4 * (1 / 3 / 2000) ** 0.5
 
 
 @pytest.mark.parametrize("snr", [0.5, 2.0])
@@ -129,6 +179,23 @@ def test_views_come_before_particles_and_a_killed_run_goes_on(particles, tmp_pat
         assert [line["epoch"] for line in metrics(tmp_path / "version_0" / half)] == [1]
 
 
+def test_a_run_on_views_that_is_killed_in_an_epoch_comes_to_the_same_weights(particles, tmp_path):
+    def command(name):
+        config = ["train.n_views_per_epoch_simulation=640", "train.checkpoint_every_minutes=0.0001"]
+        return options(tmp_path / name, MAP, str(particles / "reference.mrc"), "--n_epochs", "2", config=config)
+
+    process = subprocess.Popen([sys.executable, "-m", "cryopares_train", *command("killed")], cwd=Path(__file__).parents[1])
+    folder = tmp_path / "killed/version_0/simulated"
+    while not (folder / "checkpoints/last.ckpt").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert main(["--continue_checkpoint_dir", str(folder.parent)]) == 0 and main(command("whole")) == 0
+    resumed, whole = (load_file(tmp_path / name / "version_0/simulated/model.safetensors") for name in ("killed", "whole"))
+    assert resumed.keys() == whole.keys() and all(torch.equal(resumed[key], whole[key]) for key in whole)
+
+
 def test_unusable_maps_are_refused(particles, tmp_path, capsys):
     broken = phantom_map(32, 10.0)
     broken[3, 3, 3] = np.nan
@@ -136,6 +203,4 @@ def test_unusable_maps_are_refused(particles, tmp_path, capsys):
     for name, told in (("nan.mrc", "NaN"), ("none.mrc", "there is no such file")):
         assert main(options(tmp_path / "out", MAP, str(tmp_path / name))) == 2
         assert told in capsys.readouterr().err
-    assert main(options(tmp_path / "out", *star(particles), config=["train.n_epochs_simulation=2"])) == 2
-    assert "needs a map" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,74 @@
+"""Training in a real Slurm job of two processes, with the script of docs/cluster.md: warned, put back, finished."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from runs import folder_of_particles, metrics, run_words
+from slurm import PROGRAMS, cluster
+
+pytestmark = [pytest.mark.timeout(280), pytest.mark.xdist_group("slurm")]
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    """Runs a command of Slurm and returns what it says."""
+    pytest.importorskip("psutil")
+    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
+    missing = [program for program in PROGRAMS if shutil.which(program, path=path) is None]
+    if missing:
+        pytest.skip(f"not on this machine: {', '.join(missing)} (tools/install_test_tools.sh installs them on Debian and Ubuntu)")
+    with cluster() as variables:
+        environment = {**os.environ, **variables, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+
+        def run(*command):
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=REPOSITORY)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        yield run
+
+
+def job_script(folder, words):
+    """The script of the documentation, without GPUs, on a node with little memory."""
+    (script,) = re.findall(r"```sh\n(#!/bin/sh.*?)```", (REPOSITORY / "docs" / "cluster.md").read_text(), re.DOTALL)
+    lines = [line for line in script.splitlines() if "--gres" not in line and "--mem" not in line and "--cpus" not in line]
+    command = " ".join([sys.executable, "-m", "cryopares_train", *words])
+    script = re.sub(r"srun cryopares_train.*?(?=\n[^ ])", f"srun {command}", "\n".join(lines) + "\n", flags=re.DOTALL)
+    path = folder / "job.sh"
+    path.write_text(script.replace("train-%j.log", f"{folder}/train-%j.log"))
+    return path
+
+
+def wait_until(condition, told, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, told()
+        time.sleep(0.2)
+
+
+def test_a_job_that_is_warned_is_put_back_and_finishes(slurm, tmp_path):
+    words = run_words(folder_of_particles(tmp_path))
+    more = ("--n_epochs", "30", "--split_halfs", "False")
+    script = job_script(tmp_path, words(tmp_path / "run", *more))
+    job = slurm("sbatch", "--parsable", str(script)).strip()
+    log, half = tmp_path / f"train-{job}.log", tmp_path / "run" / "version_0" / "allParticles"
+
+    def told():
+        return (log.read_text() if log.exists() else "") + slurm("scontrol", "show", "job", job)
+
+    wait_until((half / "checkpoints" / "last.ckpt").exists, told)
+    slurm("scancel", "--signal=TERM", job)  # what --signal=TERM@300 sends before the time is over
+    wait_until(lambda: "Restarts=1" in slurm("scontrol", "show", "job", job), told)
+    assert "2 processes train together" in told() and "The same command goes on from here" in told()
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm waits two minutes before it starts a job again
+    wait_until(lambda: "JobState=COMPLETED" in slurm("scontrol", "show", "job", job), told)
+    assert "goes on in epoch" in told() and told().count("Finished.") == 1
+    assert [line["epoch"] for line in metrics(half.parent, "allParticles")] == list(range(1, 31))
