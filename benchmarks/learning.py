@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import statistics
 import time
-import warnings
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
 
 from cryopares_core.allocator import keep_freed_memory
@@ -28,16 +26,19 @@ from cryopares_core.config.arguments import TrainArguments
 from cryopares_core.config.merge import load_config
 from cryopares_core.geometry.rotations import euler_degs_to_matrix, pose_error_degs
 from cryopares_core.geometry.symmetry import point_group
-from cryopares_core.particles.batches import PreparedDataset, make_loader, split_particles
+from cryopares_core.particles.batches import EpochLoader, PreparedDataset, split_particles
 from cryopares_core.particles.prepare import prepare_particles
 from cryopares_core.particles.star import read_particles
+from cryopares_core.particles.store import PreparedPictures
 from cryopares_core.training.curriculum import NoiseCurriculum
-from cryopares_core.training.fit import Plan
 from cryopares_core.training.half_set import Particles
 from cryopares_core.training.module import PoseTraining
 from cryopares_core.training.phases import Phases
+from cryopares_core.training.plan import Plan
+from cryopares_core.training.schedule import Schedule
 from cryopares_core.training.settings import settings_for_particles
 from cryopares_core.training.starting_map import make_starting_map
+from cryopares_core.training.step import STATISTICS, TrainingStep
 
 NETWORK = [
     "models.image2sphere.lmax=8",
@@ -54,32 +55,44 @@ PACE_STEPS = 12
 LOOKS, LOOKED_AT = 15, 300  # how often the held-out particles are looked at, and how many
 
 
-class Curve(lightning.Callback):
+class Curve:
     """Errors of held-out particles at regular steps, with the processor time of the steps before."""
 
-    def __init__(self, every: int, images: torch.Tensor, eulers_degs: torch.Tensor):
-        self.every, self.images, self.truth = every, images, euler_degs_to_matrix(eulers_degs)
+    def __init__(self, steps: int, images: torch.Tensor, eulers_degs: torch.Tensor):
+        self.steps, self.every = steps, max(1, steps // LOOKS)
+        self.images, self.truth = images, euler_degs_to_matrix(eulers_degs)
         self.points: list[dict[str, float]] = []
-        self.seconds, self.since = 0.0, 0.0
+        self.seconds, self.since = 0.0, time.process_time()
 
-    def on_train_start(self, *_: Any) -> None:
-        self.since = time.process_time()
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, module: PoseTraining, *_: Any) -> None:
-        if trainer.global_step % self.every and trainer.global_step != trainer.max_steps:
+    def look(self, done: int, module: PoseTraining) -> None:
+        """To be called after each step, with how many there were."""
+        if done % self.every and done != self.steps:
             return
         self.seconds += time.process_time() - self.since
         errors = held_out_errors(module, self.images, self.truth)
-        point = {"step": trainer.global_step, "seconds": round(self.seconds, 1)}
+        point = {"step": done, "seconds": round(self.seconds, 1)}
         self.points.append(point | {"mean": round(float(errors.mean()), 2), "median": round(float(errors.median()), 2)})
         self.since = time.process_time()
 
 
-class WithoutPlateau(PoseTraining):
-    """The rate falls by the schedule alone: there are no epochs here whose losses could stand still."""
-
-    def configure_optimizers(self) -> Any:
-        return super().configure_optimizers()["optimizer"]
+def train(plan: Plan, module: PoseTraining, loader: EpochLoader, curriculum: NoiseCurriculum | None, curve: Curve) -> None:
+    """As `cryopares_train` does it, but for validation, and with a rate that follows the schedule alone: there are no epochs
+    here whose losses could stand still.
+    """
+    settings = plan.config.train
+    optimizer = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    wrapped, optimizer = plan.fabric.setup(module, optimizer)
+    schedule = Schedule(optimizer, curve.steps, settings.patient_reduce_lr_plateau_n_epochs)
+    take_step = TrainingStep(plan.fabric, wrapped, optimizer, plan.config, curriculum, settings.seed)
+    batches = chain.from_iterable(loader.epoch(number) for number in count())
+    module.train()
+    for place, batch in enumerate(islice(batches, curve.steps)):
+        schedule.apply(place)
+        noisy = curriculum is None or curriculum.finished
+        found = take_step([batch], place, place / curve.steps, noisy, stop=False)
+        if curriculum is not None:
+            curriculum.advance(found[STATISTICS.index("median_degs")], place, curve.steps)
+        curve.look(place + 1, module)
 
 
 @torch.inference_mode()
@@ -99,7 +112,7 @@ class Study:
     def __init__(self, arguments: argparse.Namespace):
         self.arguments = arguments
         self.table, _ = read_particles(f"{arguments.particles_dir}/particles.star", [arguments.particles_dir])
-        self.images = prepare_particles(self.table, self._plan([], 0).preprocessing)
+        self.particles = Particles(self.table, PreparedPictures(prepare_particles(self.table, self._plan([], 0).preprocessing)))
 
     def _plan(self, overrides: list[str], seed: int) -> Plan:
         sampling = f"datamanager.particlesDataset.sampling_rate_angs_for_nnet={self.arguments.sampling_rate}"
@@ -115,25 +128,23 @@ class Study:
 
     def _train(self, overrides: list[str], seed: int, steps: int) -> list[dict[str, float]]:
         plan = self._plan(overrides, seed)
-        lightning.seed_everything(seed, verbose=False)
+        torch.manual_seed(seed)
         train_ids, val_ids = split_particles(self.table.half_set * 0, plan.config.train.val_fraction, 0)[0]
-        particles = Particles(self.table, self.images)
-        angles, held_out = particles.known.eulers_degs, torch.from_numpy(val_ids)[:LOOKED_AT]
-        curriculum = None
-        if plan.config.train.noise_curriculum:
-            ids, group = torch.from_numpy(train_ids), point_group(plan.symmetry).matrices
-            known = make_starting_map(particles.known, ids, held_out, plan.preprocessing, group, plan.device)
-            curriculum = NoiseCurriculum(known, group)
-        module = WithoutPlateau(plan.network(), plan.config, plan.symmetry, plan.mask, curriculum)
-        curve = Curve(max(1, steps // LOOKS), self.images[held_out], angles[held_out])
-        loader = make_loader(PreparedDataset(self.images, angles, train_ids), plan.particles_per_batch, shuffle=True)
-        precision = "bf16-mixed" if plan.config.train.precision == "bf16" else "32-true"
-        trainer = lightning.Trainer(
-            accelerator="cpu", max_steps=steps, precision=precision, gradient_clip_val=plan.config.train.gradient_clip_norm,
-            callbacks=[curve], logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        )  # fmt: skip
-        trainer.fit(module, loader)
+        held_out, angles = torch.from_numpy(val_ids)[:LOOKED_AT], self.particles.known.eulers_degs
+        curriculum = self._curriculum(plan, torch.from_numpy(train_ids), held_out)
+        module = PoseTraining(plan.network(), plan.symmetry, plan.mask, plan.config.train.precision == "bf16")
+        loader = EpochLoader(PreparedDataset(self.particles.images, angles, train_ids), plan.particles_per_batch, seed)
+        curve = Curve(steps, self.particles.images[held_out], angles[held_out])
+        train(plan, module, loader, curriculum, curve)
         return curve.points
+
+    def _curriculum(self, plan: Plan, ids: torch.Tensor, held_out: torch.Tensor) -> NoiseCurriculum | None:
+        if not plan.config.train.noise_curriculum:
+            return None
+        group = point_group(plan.symmetry).matrices
+        return NoiseCurriculum(
+            make_starting_map(self.particles.known, ids, held_out, plan.preprocessing, group, plan.device), group
+        )
 
 
 def milestones(points: list[dict[str, float]]) -> dict[str, float | None]:
@@ -171,8 +182,6 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"lightning|torch\.utils\.data")
     study, rows = Study(arguments), []
     for setting in arguments.setting:
         name, _, overrides = setting.partition("=")

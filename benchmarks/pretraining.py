@@ -18,7 +18,7 @@ from cryopares_core.model.network import PoseNetwork
 from cryopares_core.particles.augmentation import Augmenter
 from cryopares_core.particles.preprocess import PreprocessSettings
 from cryopares_core.volumes.phantom import phantom_map
-from cryopares_core.volumes.views import ViewSimulator, usual_ctfs
+from cryopares_core.volumes.views import SimulatedViews, ViewSimulator, usual_ctfs
 
 COPIES = 4
 SMALL = ("lmax=5", "so3components.i2sprojector.sphere_fdim=64", "so3components.s2conv.f_out=16")
@@ -47,8 +47,8 @@ def median_ms(action: Callable[[], object], repeats: int) -> float:
 def report(name: str, size: int, sampling: float, network_settings: tuple[str, ...], batch: int) -> None:
     config = load_config(None, [f"models.image2sphere.{setting}" for setting in network_settings])
     settings = PreprocessSettings(sampling_rate_angs=sampling, image_size_px=size)
-    views = ViewSimulator(phantom_map(size, sampling), sampling, settings, usual_ctfs(), torch.device("cpu"))
-    generator = torch.Generator().manual_seed(0)
+    simulator = ViewSimulator(phantom_map(size, sampling), sampling, settings, usual_ctfs(), torch.device("cpu"))
+    views = SimulatedViews(simulator, 10_000, 1, 0.1, seed=0)
     network, augmenter = PoseNetwork(config.models.image2sphere, "C1", size), Augmenter(config.datamanager.augmenter)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
 
@@ -62,8 +62,8 @@ def report(name: str, size: int, sampling: float, network_settings: tuple[str, .
         optimizer.step()
 
     count, repeats = batch // COPIES, 5 if size > 100 else 15
-    made = views.draw(count, 0.1, generator)
-    simulation, training = median_ms(lambda: views.draw(count, 0.1, generator), repeats), median_ms(train, repeats)
+    made = views.__getitems__(range(count))
+    simulation, training = median_ms(lambda: views.__getitems__(range(count)), repeats), median_ms(train, repeats)
     share = simulation / (simulation + training)
     text = f"{name}: {count / simulation * 1e3:,.0f} views/s; a step of {batch}: {simulation:.1f} ms to simulate, {training:.0f} ms"
     print(f"{text} to train; simulation {share:.1%}")  # noqa: T201
