@@ -12,7 +12,7 @@ import pytest
 from runs import folder_of_particles, metrics, run_words
 from slurm import PROGRAMS, cluster
 
-pytestmark = [pytest.mark.timeout(280), pytest.mark.xdist_group("slurm")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("slurm")]
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -47,7 +47,7 @@ def job_script(folder, words):
     return path
 
 
-def wait_until(condition, told, seconds=120):
+def wait_until(condition, told, seconds=240):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, told()
@@ -56,7 +56,7 @@ def wait_until(condition, told, seconds=120):
 
 def test_a_job_that_is_warned_is_put_back_and_finishes(slurm, tmp_path):
     words = run_words(folder_of_particles(tmp_path))
-    more = ("--n_epochs", "30", "--split_halfs", "False")
+    more = ("--n_epochs", "8", "--split_halfs", "False")
     script = job_script(tmp_path, words(tmp_path / "run", *more))
     job = slurm("sbatch", "--parsable", str(script)).strip()
     log, half = tmp_path / f"train-{job}.log", tmp_path / "run" / "version_0" / "allParticles"
@@ -66,9 +66,10 @@ def test_a_job_that_is_warned_is_put_back_and_finishes(slurm, tmp_path):
 
     wait_until((half / "checkpoints" / "last.ckpt").exists, told)
     slurm("scancel", "--signal=TERM", job)  # what --signal=TERM@300 sends before the time is over
-    wait_until(lambda: "Restarts=1" in slurm("scontrol", "show", "job", job), told)
+    wait_until(lambda: {"Restarts=1", "JobState=PENDING"} <= set(slurm("scontrol", "show", "job", job).split()), told)
     assert "2 processes train together" in told() and "The same command goes on from here" in told()
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm waits two minutes before it starts a job again
+    # Slurm waits two minutes before it starts a job again. At once is too early: the node still refuses the job that it ended.
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now+5")
     wait_until(lambda: "JobState=COMPLETED" in slurm("scontrol", "show", "job", job), told)
     assert "goes on in epoch" in told() and told().count("Finished.") == 1
-    assert [line["epoch"] for line in metrics(half.parent, "allParticles")] == list(range(1, 31))
+    assert [line["epoch"] for line in metrics(half.parent, "allParticles")] == list(range(1, 9))
