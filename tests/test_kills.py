@@ -10,6 +10,7 @@ import torch
 from runs import TrainingProcess, folder_of_particles, metrics, run_words
 
 EPOCHS = ("--n_epochs", "8")
+KILLS = 22
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +21,11 @@ def command(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(command, tmp_path_factory):
-    """The folder of a run that nobody disturbed, and the seconds that it took."""
-    out_dir, started = tmp_path_factory.mktemp("uninterrupted"), time.monotonic()
+    """The folder of a run that nobody disturbed."""
+    out_dir = tmp_path_factory.mktemp("uninterrupted")
     run = TrainingProcess(command(out_dir, *EPOCHS), out_dir / "log")
     assert run.ends() == 0, run.told()
-    return out_dir / "version_0", time.monotonic() - started
+    return out_dir / "version_0"
 
 
 def last_state(run_dir, half):
@@ -44,58 +45,56 @@ def assert_equal_runs(found, expected):
         assert metrics(found, half) == metrics(expected, half)
 
 
-def moments_to_kill(out_dir, seconds):
-    """What to wait for before each kill: the start, steps, checkpoints and models half written, the time between half sets."""
-    draw, run_dir = random.Random(5), out_dir / "version_0"
+def moments_to_kill(draw):
+    """What to wait for before each kill, again and again, as functions of the run's folder: some time after the start, checkpoints
+    and models half written, steps after a checkpoint, the time between half sets. Each returns a question: is it now?
+    """
 
-    def writing(folder, name):
-        return lambda: any((run_dir / folder).glob(f".{name}.*.tmp"))
-
-    def after_seconds(most):
-        moment = time.monotonic() + draw.uniform(0, most)
+    def some_time(run_dir):
+        moment = time.monotonic() + draw.uniform(0, 2)
         return lambda: time.monotonic() > moment
 
-    def after_checkpoints(half, count):
-        path, seen = run_dir / half / "checkpoints" / "last.ckpt", set()
+    def writing(pattern):
+        return lambda run_dir: lambda: any(run_dir.glob(pattern))
 
-        def happened():
-            seen.add(path.stat().st_mtime_ns if path.exists() else 0)
-            return len(seen) > count and time.sleep(draw.uniform(0, 0.05)) is None
+    def after_checkpoints(run_dir):
+        wanted, seen = draw.randint(2, 7), set()
 
-        return happened
+        def is_now():
+            seen.update(path.stat().st_mtime_ns for path in run_dir.glob("half*/checkpoints/last.ckpt"))
+            return len(seen) > wanted and time.sleep(draw.uniform(0, 0.05)) is None
 
-    for half in ("half1", "half2"):
-        yield after_seconds(0.3 * seconds)
-        for _ in range(4):
-            yield writing(f"{half}/checkpoints", "last.ckpt")
-            yield after_checkpoints(half, draw.randint(1, 6))
-        yield writing(half, "model.safetensors")
-        yield after_checkpoints(half, draw.randint(1, 6))
-        if half == "half1":
-            yield lambda: (run_dir / "half2").exists()
+        return is_now
+
+    def between_half_sets(run_dir):
+        return (run_dir / "half2").exists
+
+    checkpoint, model = writing("half*/checkpoints/.last.ckpt.*.tmp"), writing("half*/.model.safetensors.*.tmp")
+    while True:
+        yield from (checkpoint, after_checkpoints, some_time, checkpoint, model, after_checkpoints, checkpoint, between_half_sets)
 
 
 def test_killed_again_and_again_it_ends_with_the_same_weights(command, uninterrupted, tmp_path):
-    expected, seconds = uninterrupted
-    words = command(tmp_path, *EPOCHS, config=["train.checkpoint_every_minutes=0.00001"])
-    kills = 0
-    for happened in moments_to_kill(tmp_path, seconds):
-        run = TrainingProcess(words, tmp_path / "log")
-        assert run.when(happened), run.told()
-        run.send(signal.SIGKILL)
-        assert run.ends() == -signal.SIGKILL
-        kills += 1
-    assert kills >= 20
-    run = TrainingProcess(words, tmp_path / "log")
-    assert run.ends() == 0, run.told()
-    assert [path.name for path in tmp_path.glob("version_*")] == ["version_0"]
-    assert not list(tmp_path.rglob("*.tmp")) and "Traceback" not in run.told()
-    assert_equal_runs(tmp_path / "version_0", expected)
+    """A run that comes to its end before the next moment to kill it is compared, and another one is begun."""
+    moments, kills, out_dir = moments_to_kill(random.Random(5)), 0, tmp_path / "0"
+    for number, moment in enumerate(moments):
+        out_dir.mkdir(exist_ok=True)
+        run = TrainingProcess(command(out_dir, *EPOCHS, config=["train.checkpoint_every_minutes=0.00001"]), out_dir / "log")
+        if kills < KILLS and run.when(moment(out_dir / "version_0")):
+            run.send(signal.SIGKILL)
+            kills += run.ends() == -signal.SIGKILL  # not of one that ended in that very moment
+            continue
+        assert run.ends() == 0, run.told()
+        assert [path.name for path in out_dir.glob("version_*")] == ["version_0"]
+        assert not list(out_dir.rglob("*.tmp")) and "Traceback" not in run.told()
+        assert_equal_runs(out_dir / "version_0", uninterrupted)
+        if kills == KILLS:
+            break
+        out_dir = tmp_path / str(number + 1)
 
 
 def test_slurms_warning_costs_nothing(command, uninterrupted, tmp_path):
     """A job that is told to end saves the very step it is at, says that it wants to go on, and does."""
-    expected, _ = uninterrupted
     last = tmp_path / "version_0/half1/checkpoints/last.ckpt"
     for number in range(2):
         run = TrainingProcess(command(tmp_path, *EPOCHS), tmp_path / "log")
@@ -106,11 +105,11 @@ def test_slurms_warning_costs_nothing(command, uninterrupted, tmp_path):
     assert "Stopped before the end." in run.told()
     run = TrainingProcess(command(tmp_path, *EPOCHS), tmp_path / "log")
     assert run.ends() == 0, run.told()
-    assert_equal_runs(tmp_path / "version_0", expected)
+    assert_equal_runs(tmp_path / "version_0", uninterrupted)
 
 
 def test_a_finished_run_says_so_and_changes_nothing(command, uninterrupted):
-    folder, _ = uninterrupted
+    folder = uninterrupted
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     run = TrainingProcess(command(folder.parent, *EPOCHS), folder.parent / "again.log")
     assert run.ends() == 0
@@ -131,14 +130,13 @@ def test_two_processes_never_train_the_same_run(command, tmp_path):
 
 def test_after_a_full_disk_it_goes_on(command, uninterrupted, tmp_path):
     """Files above 2 MB cannot be written: models can, checkpoints cannot, as on a disk that fills up in between."""
-    expected, _ = uninterrupted
     full = TrainingProcess(command(tmp_path, *EPOCHS), tmp_path / "log", {resource.RLIMIT_FSIZE: 2_000_000})
     assert full.ends() == 2, full.told()
     assert "last.ckpt could not be written" in full.told() and "Traceback" not in full.told()
     assert not list(tmp_path.rglob("*.tmp"))
     run = TrainingProcess(command(tmp_path, *EPOCHS), tmp_path / "log")
     assert run.ends() == 0, run.told()
-    assert_equal_runs(tmp_path / "version_0", expected)
+    assert_equal_runs(tmp_path / "version_0", uninterrupted)
 
 
 def test_other_words_are_another_run(command, uninterrupted, tmp_path):
