@@ -54,6 +54,8 @@ TEST = [
     # Reads STAR files into Scipion: the way in for the particles of most tests.
     'scipion-em-relion; python_version >= "3.11" and python_version < "3.13"',
 ]
+# Each is a program, and a module for `python -m cryopares_…`.
+COMMANDS = ("train", "simulate", "report", "cache", "check")
 
 setup(
     name="scipion-em-cryopares",
@@ -72,16 +74,13 @@ setup(
     python_requires=">=3.8",
     packages=["cryopares", *find_packages(include=["cryopares_core*", "cryopares_plugin*"])],
     package_dir={"cryopares": "cryopares_plugin/installer"},
-    py_modules=["cryopares_train", "cryopares_simulate", "cryopares_report", "cryopares_cache", "cryopares_workflow"],
+    py_modules=[*(f"cryopares_{name}" for name in COMMANDS), "cryopares_workflow"],
     package_data={"cryopares_plugin": ["protocols.conf", "templates/*.json.template"]},
     install_requires=["omegaconf>=2.3"],
     extras_require={"core": CORE, "scipion": SCIPION, "all": BOTH, "test": TEST},
     entry_points={
         "console_scripts": [
-            "cryopares_train = cryopares_core.commands.train:main",
-            "cryopares_simulate = cryopares_core.commands.simulate:main",
-            "cryopares_report = cryopares_core.commands.report:main",
-            "cryopares_cache = cryopares_core.commands.cache:main",
+            *(f"cryopares_{name} = cryopares_core.commands.{name}:main" for name in COMMANDS),
             "cryopares_workflow = cryopares_workflow:main",
         ],
         "pyworkflow.plugin": ["cryopares_plugin = cryopares_plugin"],

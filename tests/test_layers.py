@@ -135,6 +135,7 @@ def test_the_plugin_knows_only_the_light_core(path: Path) -> None:
         "cryopares_core.config.show",
         "cryopares_core.commands.train",
         "cryopares_core.commands.simulate",
+        "cryopares_core.commands.check",
     ],
 )
 def test_importing_brings_no_torch(module: str) -> None:

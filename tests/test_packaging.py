@@ -14,6 +14,7 @@ import cryopares_core
 
 ROOT = Path(__file__).resolve().parents[1]
 DISTRIBUTION = "scipion-em-cryopares"
+MODULES = sorted(path.stem for path in ROOT.glob("cryopares_*.py") if path.stem != "cryopares_workflow")
 
 
 def run(*command: str, **kwargs) -> subprocess.CompletedProcess:
@@ -43,8 +44,8 @@ def test_one_version_everywhere(distribution: importlib.metadata.Distribution) -
 def test_entry_points(distribution: importlib.metadata.Distribution) -> None:
     points = {(point.group, point.name): point for point in distribution.entry_points}
     assert points["pyworkflow.plugin", "cryopares_plugin"].value == "cryopares_plugin"
-    for name in ("cryopares_train", "cryopares_simulate", "cryopares_report", "cryopares_cache"):
-        assert callable(points["console_scripts", name].load())
+    for module in MODULES:
+        assert callable(points["console_scripts", module].load())
 
 
 def test_scipions_installer_finds_the_plugin(distribution: importlib.metadata.Distribution) -> None:
@@ -59,7 +60,7 @@ def test_base_installation_is_light(distribution: importlib.metadata.Distributio
     assert [re.split(r"[<>=]", text)[0] for text in always] == ["omegaconf"]
 
 
-@pytest.mark.parametrize("module", ["cryopares_train", "cryopares_simulate", "cryopares_report", "cryopares_cache"])
+@pytest.mark.parametrize("module", MODULES)
 def test_modules_run_as_in_the_guide(module: str) -> None:
     done = run(sys.executable, "-m", module, "--help", cwd=ROOT)
     assert done.returncode == 0 and module in done.stdout

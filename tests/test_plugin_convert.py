@@ -386,7 +386,7 @@ def test_the_form_tells_what_is_wrong(truth: ParticleTable, tmp_path: Path) -> N
     particles = new_set(tmp_path / "p.sqlite", lost)
     forget(particles, "_transform._matrix", 1)
     told = particle_problems(particles)
-    assert len(told) == 2 and "1 of the first 130 particles have no pose" in told[0] and "1 of the first 3 stacks" in told[1]
+    assert len(told) == 2 and "1 of 130 particles have no pose" in told[0] and "1 of 3 stacks" in told[1]
     particles.getAcquisition().setVoltage(None)
     forget(particles, "_acquisition._voltage", 1)
     assert "no voltage." in particle_problems(particles)[-1]

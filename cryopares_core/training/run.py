@@ -39,6 +39,7 @@ from cryopares_core.training.gallery import save_gallery
 from cryopares_core.training.half_set import HalfSet, Particles, train_half_set
 from cryopares_core.training.phases import Phases
 from cryopares_core.training.plan import Plan, StageResult
+from cryopares_core.training.preflight.particles import view_doubts
 from cryopares_core.training.pretraining import (
     DEFAULT_EPOCHS,
     DEFAULT_VIEWS,
@@ -114,9 +115,11 @@ class _Run:
         with self.phases("reading"), told_together(self.fabric):
             simulated_map = self._map()
             table = _read(arguments, self.config)
+            for doubt in view_doubts(table.eulers_deg, point_group(self.symmetry).matrices):
+                logger.warning("%s", doubt)
             n_particles = len(table) // 2 if arguments.split_halfs else len(table)
             plan = self._plan(settings_for_particles(self.config, table), n_particles)
-            parts = _split(table, plan)
+            parts = split_table(table, plan)
         with self.phases("preparing"), told_together(self.fabric):
             prepared = open_store(
                 table,
@@ -234,7 +237,7 @@ def _read(arguments: Any, config: Config) -> ParticleTable:
     return table
 
 
-def _split(table: ParticleTable, plan: Plan) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+def split_table(table: ParticleTable, plan: Plan) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Training and validation particles by half set; 0 stands for all in one."""
     half_set = table.half_set if plan.arguments.split_halfs else np.zeros(len(table), dtype=np.int8)
     parts = split_particles(half_set, plan.config.train.val_fraction, plan.config.train.seed)

@@ -1,23 +1,19 @@
-"""What the form says of its particles before anything runs: from the set's properties and its first rows only."""
+"""What the form says of its particles before anything runs: from the set's properties, all its rows, and some of its files."""
 
-import os
-from typing import Any, List
-
-import numpy as np
+from typing import Any, List, Tuple
 
 from cryopares_core.errors import UserError
-from cryopares_plugin.convert.columns import MATRIX
+from cryopares_plugin.convert.files import header_problems, header_warnings, missing_stacks, read_headers
 from cryopares_plugin.convert.halves import half_set_label
 from cryopares_plugin.convert.optics import GROUP, INFO, MICROSCOPE, microscope_of, relions_groups
 from cryopares_plugin.convert.pictures import PICTURES, contrast
-from cryopares_plugin.convert.poses import are_poses, read_matrices
 from cryopares_plugin.convert.rows import ParticleRows
-from cryopares_plugin.convert.stacks import file_of
+from cryopares_plugin.convert.whole import Whole, look_at_whole
 
-ROWS, FILES = 2000, 100  # looked at
 FEW_PARTICLES = 10_000
 ENOUGH_PARTICLES = 100_000
 COARSE_SAMPLING = 4.0  # Å/px
+LOOKED_AT = 2000  # rows, for the acquisition
 CLEAR = 4.0  # standard errors
 ONE_VIEW = 0.95
 
@@ -28,11 +24,16 @@ NO_ALIGNMENT = {
 }
 
 
-def particle_problems(particles: Any, needs_ctf: bool = True, project_path: str = ".") -> List[str]:
-    """Why a set cannot be trained on, each with what to do; empty when it can, as far as its first rows tell."""
+def particle_problems(particles: Any, needs_ctf: bool = True, project_path: str = ".", half_sets: bool = False) -> List[str]:
+    """Why a set cannot be trained on, each with what to do; empty when it can, as far as can be told within a second or two.
+
+    Parameters
+    ----------
+    half_sets : whether one model for each half set is wanted
+    """
     if particles is None or particles.isEmpty():
         return ["The set has no particles. Choose another one."]
-    return [*set_problems(particles, needs_ctf), *_first_rows(particles, project_path)]
+    return [*set_problems(particles, needs_ctf), *_whole_problems(particles, project_path, half_sets)]
 
 
 def set_problems(particles: Any, needs_ctf: bool) -> List[str]:
@@ -55,41 +56,40 @@ def set_problems(particles: Any, needs_ctf: bool) -> List[str]:
     return found
 
 
-def _first_rows(particles: Any, project_path: str) -> List[str]:
+def _whole_problems(particles: Any, project_path: str, half_sets: bool) -> List[str]:
     try:
         rows = ParticleRows(particles, project_path)
-        block = rows.head(["id", "_filename", MATRIX, *MICROSCOPE, INFO], ROWS)
+        whole = look_at_whole(particles, rows)
     except UserError as error:
         return error.problems
-    if not block["id"]:
+    if not whole.n_particles:
         return ["All particles of the set are disabled. Choose another one."]
-    poses = _pose_problems(block) if particles.hasAlignmentProj() else []
-    return [*poses, *_missing_files(block["_filename"], project_path), *_microscope(particles, block)]
+    without_pose = "no pose, or a matrix that is no rotation", f"Give those of {ALIGNED_BY}, or a subset without these."
+    poses = _lacking(whole, whole.bad_poses, *without_pose) if particles.hasAlignmentProj() else []
+    ctfs = _lacking(whole, whole.without_ctf, "no CTF", "Estimate it, or give a subset without these.")
+    files = missing_stacks(whole.stacks, project_path)
+    headers = header_problems(read_headers(whole.stacks, project_path), whole.stacks, (particles.getDim() or (0,))[0])
+    return [*poses, *ctfs, *(_half_problems(whole) if half_sets else []), *files, *headers, *_microscope(particles, rows)]
 
 
-def _pose_problems(block: Any) -> List[str]:
-    bad = np.flatnonzero(~are_poses(read_matrices(block[MATRIX])))
-    if not len(bad):
+def _lacking(whole: Whole, which: Tuple[int, str], what: str, remedy: str) -> List[str]:
+    count, first = which
+    return [f"{count:,} of {whole.n_particles:,} particles have {what} (first: {first}). {remedy}"] if count else []
+
+
+def _half_problems(whole: Whole) -> List[str]:
+    """Where some particles have no half set, both halves get some."""
+    first, second, none = whole.half_sizes
+    if none or (first and second):
         return []
     return [
-        f"{len(bad):,} of the first {len(block['id']):,} particles have no pose, or a matrix that is no rotation (first: id "
-        f"{block['id'][bad[0]]}). Give those of {ALIGNED_BY}."
+        f"All particles are of half set {1 if first else 2} (rlnRandomSubset), and the other one is empty. Give both halves, or "
+        "set 'One model for each half set?' to No."
     ]
 
 
-def _missing_files(files: Any, project_path: str) -> List[str]:
-    stacks = list(dict.fromkeys(file_of(file) for file in files))[:FILES]
-    missing = [stack for stack in stacks if not os.path.exists(os.path.join(project_path, stack))]
-    if not missing:
-        return []
-    return [
-        f"{len(missing)} of the first {len(stacks)} stacks are not there (first: {missing[0]}). Was a folder moved, or a disk not "
-        "mounted? Mend the link, or import the particles again."
-    ]
-
-
-def _microscope(particles: Any, block: Any) -> List[str]:
-    of_set = microscope_of(particles)
+def _microscope(particles: Any, rows: ParticleRows) -> List[str]:
+    of_set, block = microscope_of(particles), rows.head([*MICROSCOPE, INFO], LOOKED_AT)
     if particles.getAcquisition().opticsGroupInfo.get() or block[INFO][0] or None not in of_set:
         return []
     missing = [
@@ -105,7 +105,10 @@ def particle_warnings(particles: Any, half_sets: bool = True, project_path: str 
     if particle_problems(particles, needs_ctf=False, project_path=project_path):
         return []
     rows = ParticleRows(particles, project_path)
-    found = [*_corrected(particles), *_size(particles), *_views(rows), *_groups(particles, rows), *_contrast(rows, project_path)]
+    whole = look_at_whole(particles, rows)
+    found = [*_corrected(particles), *_size(particles), *_views(whole), *_groups(particles, rows), *whole.doubts]
+    found += header_warnings(read_headers(whole.stacks, project_path), particles.getSamplingRate())
+    found += _contrast(rows, project_path) + (whole.half_doubts if half_sets else [])
     if half_sets and half_set_label(rows) is None:
         found.append(
             "The particles carry no half sets (rlnRandomSubset): they will be drawn at random, and are then not those of the "
@@ -139,11 +142,8 @@ def _size(particles: Any) -> List[str]:
     return found
 
 
-def _views(rows: ParticleRows) -> List[str]:
-    directions = read_matrices(rows.head([MATRIX], ROWS)[MATRIX])[:, :3, 2]
-    # The largest part of the directions' spread along one axis: 1/3 for views from everywhere, 1 for one view.
-    along_one_axis = np.linalg.eigvalsh(directions.T @ directions / len(directions))[-1]
-    if len(directions) < 10 or along_one_axis < ONE_VIEW:
+def _views(whole: Whole) -> List[str]:
+    if whole.n_particles < 10 or whole.spread < ONE_VIEW:
         return []
     return [
         "Nearly all particles are seen from one direction: other views cannot be learned from them. Check that the alignment "
