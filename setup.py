@@ -48,6 +48,7 @@ TEST = [
     "pytest",
     "pytest-xdist",
     "pytest-timeout",
+    "hypothesis",
     "ruff",
     "mypy",
     *since_python("3.11", ["e3nn", "scipy", "torch-fourier-slice==0.6.0"]),

@@ -1,16 +1,16 @@
 """Forms made from the core's schema: one field for each parameter, with its label, unit, default, limits and help."""
 
 import dataclasses
+from dataclasses import replace
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type, get_type_hints
 
 from pyworkflow.protocol import params
 from pyworkflow.protocol.constants import LEVEL_ADVANCED, LEVEL_NORMAL
 
-from cryopares_core.config.merge import load_config
-from cryopares_core.config.parameters import Parameter, is_section, parameters
+from cryopares_core.config.parameters import Parameter, Rules, is_section, parameters
 from cryopares_core.config.schema import Config
-from cryopares_core.errors import UserError
 
+FINAL = "_final"
 TABS = ("Data", "Network", "Optimiser", "Augmentation")
 # What most users set; the rest of a tab shows at the expert level.
 USUAL = (
@@ -59,9 +59,7 @@ def add_parameter(place: Any, name: str, leaf: Parameter, level: int = LEVEL_NOR
     """One parameter of the schema as a field of Scipion's form."""
     rules, kind = leaf.rules, leaf.kind
     value = leaf.default if default is None else default
-    label = rules.label or rules.help
-    label += f" ({rules.unit})" if rules.unit and rules.unit not in label.lower() else ""
-    common = {"label": label, "help": _help(leaf), "expertLevel": level}
+    common = {"label": _label(leaf), "help": help_text(leaf), "expertLevel": level}
     if rules.choices:
         choices = _choices(leaf)
         index = choices.index(leaf.rules.null_label if value is None else str(value))
@@ -83,8 +81,8 @@ class SchemaValidator:
 
     def __call__(self, value: Any) -> List[str]:
         if value is None:
-            return [] if self.leaf.optional else [f"cannot be empty: expected {self.leaf.expected()}."]
-        return [] if self.leaf.allows(value) else [f"= {value} is not allowed: expected {self.leaf.expected()}."]
+            return [] if self.leaf.optional else [f"cannot be empty: expected {_allowed(self.leaf)}."]
+        return [] if self.leaf.allows(value) else [f"= {value} is not allowed: expected {_allowed(self.leaf)}."]
 
 
 def form_value(protocol: Any, name: str, leaf: Parameter) -> Any:
@@ -107,14 +105,6 @@ def overrides(protocol: Any, fields: List[Field], free_text: str = "") -> List[s
         if value != field.leaf.default and field.leaf.allows(value):
             words.append(f"{field.leaf.name}={'null' if value is None else value}")
     return words + free_text.split()
-
-
-def settings_problems(words: List[str], batch_size: int, config_file: Optional[str] = None) -> List[str]:
-    """All that the schema has against such settings, one sentence each."""
-    try:
-        return load_config(config_file, words).batch_problems(batch_size)
-    except UserError as error:
-        return error.problems
 
 
 def _compact_sections(cls: Type[Any], prefix: str = "") -> Iterator[Tuple[str, str]]:
@@ -145,15 +135,33 @@ def _choices(leaf: Parameter) -> List[str]:
     return ([leaf.rules.null_label] if leaf.optional else []) + [str(choice) for choice in leaf.rules.choices]
 
 
-def _help(leaf: Parameter) -> str:
+def _label(leaf: Parameter) -> str:
+    """A short name with the unit and with what special values mean: `Patience before training ends (epochs; empty: never)`."""
+    rules = leaf.rules
+    # Those that share a line have no label, and a probability that changes is told there as `probability 0.1 to 0`.
+    name = rules.label or ("to" if leaf.name.endswith(FINAL) else rules.help)
+    notes = [rules.unit] if rules.unit and rules.unit not in name.lower() else []
+    notes += [f"{value}: {word}" for word, value in rules.words]
+    if leaf.optional and not (rules.choices or leaf.name.endswith(FINAL)) and rules.null_label != Rules.null_label:
+        notes.append(f"empty: {rules.null_label}")
+    return f"{name} ({'; '.join(notes)})" if notes else name
+
+
+def help_text(leaf: Parameter) -> str:
     """Help, limits and the name on the command line, as `--help` has them."""
     text = leaf.rules.help.replace("null", "empty")
     default = "empty" if leaf.default is None else leaf.default
-    allowed = "" if leaf.kind is bool else f"\nAllowed: {leaf.expected().replace('null', 'empty')}."
+    allowed = "" if leaf.kind is bool else f"\nAllowed: {_allowed(leaf)}."
     return f"{text}{allowed}\nDefault: {default}.\nOn the command line: {leaf.name}"
+
+
+def _allowed(leaf: Parameter) -> str:
+    """The allowed values in words. A field takes numbers alone, where a command line has words for some."""
+    numbers_alone = replace(leaf, rules=replace(leaf.rules, words=()))
+    return numbers_alone.expected().replace("null", "empty")
 
 
 def _line_help(line: str, fields: List[Field]) -> str:
     leaves = [field.leaf for field in fields if field.line == line]
     parts = [f"{leaf.rules.help}: {leaf.expected()}; default {leaf.default} ({leaf.name})" for leaf in leaves]
-    return "\n".join([f"{line}.", *parts])
+    return "\n".join([f"{line}.", *parts]).replace("null", "empty").replace("None", "empty")

@@ -6,6 +6,8 @@ import shlex
 import sys
 from typing import Dict, List, Optional
 
+from cryopares_plugin import keeper
+
 # The core's packages that are hard to have by chance: where all are found, the core can run.
 CORE_PACKAGES = ("torch", "lightning", "healpy", "starfile", "safetensors")
 
@@ -15,19 +17,25 @@ def core_is_here() -> bool:
     return all(importlib.util.find_spec(name) for name in CORE_PACKAGES)
 
 
-def program(module: str, activation: str, variables: Optional[Dict[str, str]] = None) -> str:
+def program(module: str, activation: str, variables: Optional[Dict[str, str]] = None, start: str = "-m") -> str:
     """The shell words that run a command of the core, such as `cryopares_train`, for /bin/sh.
 
     Parameters
     ----------
     activation : words that open the core's environment; empty: the core is in this one
     variables : environment variables for the command
+    start : Python's words before the module; see `kept`
     """
-    exports = "".join(f"export {name}={value}; " for name, value in (variables or {}).items())
+    exports = "".join(f"export {name}={shlex.quote(value)}; " for name, value in (variables or {}).items())
     if not activation:
-        return f"{exports}{shlex.quote(sys.executable)} -m {module}"
+        return f"{exports}{shlex.quote(sys.executable)} {start} {module}"
     # Scipion's own packages would come before those of the other environment.
-    return f"{exports}unset PYTHONPATH PYTHONHOME; {activation} && python -m {module}"
+    return f"{exports}unset PYTHONPATH PYTHONHOME; {activation} && python {start} {module}"
+
+
+def kept(protocol_lock: str, training_lock: str) -> str:
+    """The words that start a module through the keeper, in whichever Python runs it."""
+    return joined([keeper.__file__, protocol_lock, training_lock])
 
 
 def joined(words: List[str]) -> str:

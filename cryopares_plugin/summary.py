@@ -3,12 +3,20 @@
 from typing import Any, List, Optional
 
 from cryopares_core.plots.records import RunRecord, best_error, read_run, summary_lines
+from cryopares_plugin.resume import GOES_ON, is_begun
 
 
-def summary(run_dir: str, model: Optional[Any] = None) -> List[str]:
-    """How far a run is, how good its models are, and what they expect of pictures."""
+def summary(run_dir: str, model: Optional[Any] = None, goes_on: bool = False) -> List[str]:
+    """How far a run is, how good its models are, and what they expect of pictures.
+
+    Parameters
+    ----------
+    goes_on : whether it is being trained just now
+    """
     record = read_run(run_dir)
     lines = summary_lines(record) or ["Not started yet."]
+    if is_begun(run_dir) and not goes_on and not record.finished:
+        lines.append(f"It was stopped before its last epoch, and has saved where it was. {GOES_ON}")
     if model is not None:
         lines.append(
             f"Symmetry {model.getSymmetry()}, pictures of {model.getBoxSize()} px at {model.getSamplingRate():.2f} Å/px. "

@@ -8,17 +8,20 @@ import pytest
 
 from cryopares_core.plots import judgement
 from cryopares_core.plots.curve_rules import (
+    MANY_EPOCHS,
+    errors_grow,
     falls_together,
     gap_of_losses,
+    high_after_many_epochs,
     jumps,
     learned_nothing,
     no_longer_better,
     rate_fell_early,
     training_stands_still,
 )
-from cryopares_core.plots.judgement import judge_half
-from cryopares_core.plots.particle_rules import bad_defocus, bad_views, too_sure
-from cryopares_core.plots.records import HalfRecord
+from cryopares_core.plots.judgement import judge, judge_half
+from cryopares_core.plots.particle_rules import bad_defocus, bad_views, few_particles, too_sure
+from cryopares_core.plots.records import HalfRecord, RunRecord
 from cryopares_core.plots.remarks import GOOD, NOTE, WARNING
 
 COUNT = 10
@@ -43,6 +46,7 @@ MEMORISED = half_of(curve(9, 2), curve(9, 6), curve(90, 20))
 LOST = half_of([9 - 0.01 * n for n in range(COUNT)], 9.0, 120.0)
 STUCK = half_of(7.0, 7.0, [40.0 - n for n in range(COUNT)])
 IDLE = half_of([6 - 0.1 * n for n in range(COUNT)], [5.0] * 3 + [4.9] + [5.0] * 6)
+GROWING = half_of(curve(9, 5), curve(9, 5.1), [20.0, 8, 5, 4, 4.2, 4.5, 4.8, 5, 5.2, 5.4])
 RESTLESS = half_of(curve(9, 4), [6, 5, 6, 5, 6, 5, 6, 5, 6, 5], 8.0)
 EARLY_FALL = half_of(curve(9, 6), curve(9, 6), 30.0, [1e-3, 1e-3, 5e-4] + [5e-4] * 7)
 
@@ -53,6 +57,7 @@ EARLY_FALL = half_of(curve(9, 6), curve(9, 6), 30.0, [1e-3, 1e-3, 5e-4] + [5e-4]
         (learned_nothing, LOST, WARNING, "starting_map.mrc"),
         (gap_of_losses, MEMORISED, WARNING, "overfitting"),
         (no_longer_better, IDLE, NOTE, "since epoch 5"),
+        (errors_grow, GROWING, WARNING, "from 4.0° in epoch 4 to 5.4°"),
         (training_stands_still, STUCK, WARNING, "learning_rate (5e-3)"),
         (jumps, RESTLESS, NOTE, "val_fraction"),
         (falls_together, WELL, GOOD, "fell together"),
@@ -62,7 +67,7 @@ def test_a_rule_speaks_where_it_should_and_only_there(rule, speaks, level, word)
     remark = rule(speaks, speaks.epochs)
     assert remark.level == level and word in remark.text and remark.text.startswith("half1: ") and remark.rule
     alike = (LOST, STUCK) if rule in (learned_nothing, training_stands_still) else (speaks,)
-    for half in (WELL, MEMORISED, LOST, STUCK, RESTLESS):
+    for half in (WELL, MEMORISED, LOST, STUCK, RESTLESS, GROWING):
         if not any(half is other for other in alike):
             assert rule(half, half.epochs) is None, half
 
@@ -75,6 +80,53 @@ def test_a_rate_that_fell_early():
     rising = half_of(curve(9, 6), curve(9, 6), 30.0, [2e-4, 8e-4] + [1e-3] * 8)
     for half in (late, good, rising):
         assert rate_fell_early(half, half.epochs, COUNT) is None
+
+
+def test_errors_that_stay_high_for_many_epochs():
+    """Also where the loss still falls."""
+    many = MANY_EPOCHS + 1
+    slow = [[9 - 0.05 * n for n in range(many)], [9 - 0.04 * n for n in range(many)], [60.0 - n for n in range(many)]]
+    names = ("loss", "val_loss", "val_geo_degs")
+    epochs = [dict(zip(names, row, strict=True), epoch=n) for n, row in enumerate(zip(*slow, strict=True), 1)]
+    half = replace(WELL, epochs=epochs)
+    assert "after 31 epochs the error is still 30.0°" in high_after_many_epochs(half, epochs).text
+    assert high_after_many_epochs(half, epochs[: MANY_EPOCHS - 1]) is None
+    assert high_after_many_epochs(half, [line | {"val_geo_degs": 9.0} for line in epochs]) is None
+    assert any("sampling_rate_angs_for_nnet" in remark.text for remark in judge_half(half, many))
+    assert not any("sampling_rate_angs_for_nnet" in remark.text for remark in judge_half(half, many + 1)), "it goes on"
+
+
+def test_few_particles_matter_where_errors_are_high():
+    few, many = replace(LOST, n_train=900), replace(LOST, n_train=90_000)
+    assert "900 particles only" in few_particles(few, 40.0).text
+    assert few_particles(many, 40.0) is None and few_particles(few, 4.0) is None
+    assert few_particles(replace(LOST, n_train=None), 40.0) is None
+    assert any("finetune_checkpoint_dir" in remark.text for remark in judge_half(few, COUNT))
+
+
+def test_the_level_follows_the_errors():
+    """The guide's aims: a mean under 5° is good, under 15° with a median under 8° can be used."""
+    said = {error: judge_half(half_of(5.0, 5.0, error), COUNT)[0] for error in (4.0, 11.0, 14.0, 20.0)}
+    assert [said[error].level for error in said] == [GOOD, GOOD, WARNING, WARNING]
+    assert "good model" in said[4.0].text and "can be used" in said[11.0].text and "not enough" in said[20.0].text
+
+
+def test_outliers_and_few_held_out():
+    far = np.where(np.arange(1000) < 100, 90.0, 2.0)
+    half = half_of(5.0, 5.0, 10.8)
+    half = replace(particles(far), epochs=[line | {"val_median_geo_degs": 2.0} for line in half.epochs])
+    assert any("10% are off by more than 30°" in remark.text for remark in judge_half(half, COUNT))
+    assert any("only 80 particles were held out" in remark.text for remark in judge_half(replace(half, n_val=80), COUNT))
+    assert not any("held out: the errors" in remark.text for remark in judge_half(half, COUNT))
+
+
+def test_a_run_that_is_not_finished_says_how_to_go_on():
+    settings = {"arguments": {"n_epochs": COUNT + 5}, "half_sets": ["half1", "half2"]}
+    record = RunRecord(Path("version_0"), settings, {"half1": WELL}, [])
+    (text,) = [remark.text for remark in judge(record) if "not done all" in remark.text]
+    assert "half1 10 of 15, half2 0 of 15" in text and "--continue_checkpoint_dir version_0" in text
+    finished = RunRecord(Path("version_0"), {"arguments": {"n_epochs": COUNT}, "half_sets": ["half1"]}, {"half1": WELL}, [])
+    assert not any("not done all" in remark.text for remark in judge(finished))
 
 
 def test_epochs_of_less_noise_count_for_nothing():
@@ -99,7 +151,7 @@ def test_one_remark_of_a_kind():
     assert not any("underfitting" in remark.text for remark in judge_half(MEMORISED, COUNT))
 
 
-@pytest.mark.parametrize("half", [WELL, MEMORISED, LOST, STUCK, IDLE, RESTLESS, EARLY_FALL])
+@pytest.mark.parametrize("half", [WELL, MEMORISED, LOST, STUCK, IDLE, GROWING, RESTLESS, EARLY_FALL])
 @pytest.mark.parametrize("count", range(COUNT + 1))
 def test_every_rule_bears_every_length(half, count):
     assert isinstance(judge_half(replace(half, epochs=half.epochs[:count]), COUNT), list)
@@ -120,6 +172,7 @@ def test_parameters_that_are_named_exist():
     text = "".join((folder / name).read_text() for name in ("curve_rules.py", "particle_rules.py", "judgement.py"))
     named = {"n_epochs", "weight_decay", "label_smoothing", "lmax", "learning_rate", "val_fraction", "batch_size"}
     named |= {"map_fname_for_simulated_pretraining", "patient_reduce_lr_plateau_n_epochs", "early_stopping_n_epochs"}
+    named |= {"f_out", "width", "sampling_rate_angs_for_nnet", "finetune_checkpoint_dir"}
     assert named <= known and all(name in text for name in named)
 
 

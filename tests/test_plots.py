@@ -218,7 +218,7 @@ def test_the_report_holds_everything_and_nothing_from_elsewhere(tmp_path, capsys
         headings[:4] == ["What was trained", "Result", "Learning curves", "Errors of the particles held out"]
         and headings[-1] == "Settings"
     )
-    assert len(headings) == 11 and page.count("data:image/png;base64,") == 7
+    assert len(headings) == 11 and page.count("data:image/png;base64,") == 10
     assert "&lt;b&gt;&amp;evil.star" in page and "<b>" not in page and "Pixel size &lt;1&gt; differs" in page
     assert "train.learning_rate" in page.split("<details>")[0] and "train.weight_decay" not in page.split("<details>")[0]
     assert "<script" not in page and "http" not in page

@@ -16,6 +16,8 @@ missing_packages() {  # a program of each package, and the package
 		sbatch slurm-client
 		munged munge
 		setpriv util-linux
+		chromium chromium
+		ip iproute2
 	LIST
     [ -e /usr/share/fonts/truetype/dejavu ] || echo fonts-dejavu-core
 }

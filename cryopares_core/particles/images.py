@@ -14,8 +14,10 @@ import pandas as pd
 from cryopares_core.errors import UserError
 from cryopares_core.particles.mrc import StackHeader, read_header
 from cryopares_core.particles.starblocks import SHOWN, StarBlocks
+from cryopares_core.particles.text import TextArray, pack, to_floats
 
 PIXEL_SIZE_TOLERANCE = 0.01
+FILES_AT_ONCE = 50  # that a thread reads before it asks for more
 
 
 @dataclass(frozen=True)
@@ -29,26 +31,40 @@ class Pictures:
 
 def find_pictures(blocks: StarBlocks, particles_dir: Path | None, check_files: bool) -> Pictures:
     """Take the picture names apart and find each stack; what is wrong is noted in `blocks`."""
-    parts = blocks.particles["rlnImageName"].str.extract(r"^(?:(\d+)@)?(.*)$")
-    number = pd.to_numeric(parts[0], errors="coerce").fillna(1).to_numpy(dtype=np.float64).clip(0, 2**53).astype(np.int64)
+    number, names_of_rows = _apart(blocks)
     remedy = "Pictures of a stack are counted from 1."
     blocks.complain(np.flatnonzero(number < 1), "there is no picture 0", remedy, "rlnImageName")
-    blocks.complain(np.flatnonzero((parts[1] == "") & ~blocks.cut_off), "no picture is named", "Take the row out.", "rlnImageName")
-    stack_id, names = pd.factorize(parts[1])
+    stack_id, encoded = pd.factorize(names_of_rows)
+    names = [name.decode() for name in encoded]
+    unnamed = np.isin(stack_id, [place for place, name in enumerate(names) if not name]) & ~blocks.cut_off
+    blocks.complain(np.flatnonzero(unnamed), "no picture is named", "Take the row out.", "rlnImageName")
     roots = _roots(blocks.path, particles_dir)
     paths = [_locate(name, roots) for name in names]
     if check_files:
         _tell_missing(blocks, stack_id, [path is None and name != "" for name, path in zip(names, paths, strict=True)], roots)
-    found = [path or str(roots[0] / name) for name, path in zip(names, paths, strict=True)]
+    found = [path or os.path.join(roots[0], name) for name, path in zip(names, paths, strict=True)]
     return Pictures(found, stack_id.astype(np.int32), np.maximum(number - 1, 0))
 
 
-def _tell_missing(blocks: StarBlocks, stack_id: np.ndarray, missing: Sequence[bool], roots: Sequence[Path]) -> None:
+def _apart(blocks: StarBlocks) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row's picture the number in its stack, from 1 (a name alone is that of picture 1), and the stack's name as bytes."""
+    numbers, names = [], []
+    for cell in blocks.particles["rlnImageName"].array.encoded.tolist():
+        number, _, name = cell.partition(b"@")
+        if not number.isdigit():
+            number, name = b"1", cell
+        numbers.append(number)
+        names.append(name)
+    values = to_floats(pd.Series(TextArray(pack(numbers))))
+    return values.clip(0, 2**53).astype(np.int64), np.array(names, dtype=object)
+
+
+def _tell_missing(blocks: StarBlocks, stack_id: np.ndarray, missing: Sequence[bool], roots: Sequence[str]) -> None:
     """Stacks that were not found, each with the first row that names it."""
     rows = _first_rows(stack_id)[np.array(missing, dtype=bool)]
     if not len(rows):
         return
-    tried = ", ".join(str(root) for root in roots[:3]) + (" and above" if len(roots) > 3 else "")
+    tried = ", ".join(roots[:3]) + (" and above" if len(roots) > 3 else "")
     needed = np.bincount(stack_id)[stack_id[rows[:SHOWN]]]
     what = [f"no such stack (looked in {tried}); {count:,} rows need it" for count in needed]
     blocks.complain(rows[:SHOWN], what, "Set --particles_dir.", "rlnImageName")
@@ -62,23 +78,22 @@ def _first_rows(stack_id: np.ndarray) -> np.ndarray:
     return np.unique(stack_id, return_index=True)[1]
 
 
-def _roots(star: Path, particles_dir: Path | None) -> list[Path]:
+def _roots(star: Path, particles_dir: Path | None) -> list[str]:
     """Where relative names may start: the given folder, the STAR file's folder, then the folders above it."""
     folder = star.resolve().parent
     given = [particles_dir.resolve()] if particles_dir else []
-    return list(dict.fromkeys([*given, folder, *folder.parents]))
+    return list(dict.fromkeys(map(str, [*given, folder, *folder.parents])))
 
 
-def _locate(name: str, roots: Sequence[Path]) -> str | None:
+def _locate(name: str, roots: Sequence[str]) -> str | None:
     """The first existing file of that name, or None."""
-    return next((str(root / name) for root in roots if os.path.isfile(root / name)), None)
+    return next((path for path in (os.path.join(root, name) for root in roots) if os.path.isfile(path)), None)
 
 
 def check_stacks(blocks: StarBlocks, pictures: Pictures, pixel_size_angs: np.ndarray, warnings: list[str]) -> np.ndarray:
     """The side of each particle's picture `(n,)`, from the headers of all stacks that exist; what is wrong is noted."""
     existing = [index for index, path in enumerate(pictures.stack_paths) if os.path.isfile(path)]
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        headers = list(pool.map(lambda index: _header_or_error(pictures.stack_paths[index]), existing))
+    headers = _headers([pictures.stack_paths[index] for index in existing])
     counts, sides = (
         np.full(len(pictures.stack_paths), np.iinfo(np.int64).max),
         np.zeros(len(pictures.stack_paths), np.int32),
@@ -104,6 +119,13 @@ def _tell_unreadable(blocks: StarBlocks, rows: np.ndarray, headers: Sequence[Sta
     odd = [place for place, header in enumerate(headers) if isinstance(header, StackHeader) and header.nx != header.ny]
     shapes = [f"the stack's pictures are {headers[place].nx} x {headers[place].ny} px" for place in odd[:SHOWN]]  # type: ignore[union-attr]
     blocks.complain(rows[odd], shapes, "Extract square ones.", "rlnImageName")
+
+
+def _headers(paths: Sequence[str]) -> list[StackHeader | UserError]:
+    """The headers of stacks; several are asked for at a time, since a network disk answers slowly."""
+    parts = [paths[start : start + FILES_AT_ONCE] for start in range(0, len(paths), FILES_AT_ONCE)]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return [header for part in pool.map(lambda part: list(map(_header_or_error, part)), parts) for header in part]
 
 
 def _header_or_error(path: str) -> StackHeader | UserError:

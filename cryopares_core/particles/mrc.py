@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import struct
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +13,8 @@ from cryopares_core.errors import UserError
 from cryopares_core.particles.retry import patiently
 
 HEADER_BYTES = 1024
+EXTENDED = 23  # the word that holds the length of the extended header
+LARGEST_SIDE_PX = 32_768
 DTYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 
 
@@ -61,24 +65,33 @@ def _beginning(path: str) -> tuple[bytes, int]:
 def _parse(path: str, raw: bytes) -> StackHeader:
     if len(raw) < HEADER_BYTES:
         raise UserError(f"{path}: not an MRC file: only {len(raw)} bytes long. Copy it again.")
-    order = _byte_order(raw)
-    words = np.frombuffer(raw, f"{order}i4")
-    nx, ny, nz, mode, extended = (int(words[i]) for i in (0, 1, 2, 3, 23))
-    if mode not in DTYPES or min(nx, ny, nz) < 1 or max(nx, ny) > 65_536 or extended < 0:
+    orders = _byte_orders(raw)
+    order = next((order for order in orders if _is_sensible(raw, order)), None)
+    if order is None:
+        nx, ny, nz, mode = _words(raw, orders[0])[:4]
         known = ", ".join(map(str, DTYPES))
         raise UserError(
             f"{path}: not an MRC stack that can be read: {nx} x {ny} x {nz} pixels of mode {mode} (known modes: {known})."
         )
-    cell_x, samples_x = np.frombuffer(raw, f"{order}f4")[10], int(words[7])
-    pixel_size = float(cell_x) / samples_x if samples_x > 0 else 0.0
-    return StackHeader(path, nz, ny, nx, np.dtype(order + DTYPES[mode]), HEADER_BYTES + extended, pixel_size)
+    words = _words(raw, order)
+    # What is no length says nothing, as 0 does.
+    cell_x, samples_x = struct.unpack_from(f"{order}f", raw, 40)[0], words[7]
+    pixel_size = cell_x / samples_x if samples_x > 0 and 0 < cell_x < math.inf else 0.0
+    nx, ny, nz, mode = words[:4]
+    return StackHeader(path, nz, ny, nx, np.dtype(order + DTYPES[mode]), HEADER_BYTES + words[EXTENDED], pixel_size)
 
 
-def _byte_order(raw: bytes) -> str:
-    """From the machine stamp; where that says nothing, the order in which the mode is a small number."""
-    stamp = raw[212:214]
-    if stamp in (b"DA", b"DD"):
-        return "<"
-    if stamp == b"\x11\x11":
-        return ">"
-    return "<" if 0 <= int(np.frombuffer(raw, "<i4")[3]) < 256 else ">"
+def _words(raw: bytes, order: str) -> tuple[int, ...]:
+    return struct.unpack_from(f"{order}24i", raw)
+
+
+def _is_sensible(raw: bytes, order: str) -> bool:
+    """Never true of both orders: a small side is a large one backwards."""
+    words = _words(raw, order)
+    sides, n, mode = words[:2], words[2], words[3]
+    return mode in DTYPES and all(1 <= side <= LARGEST_SIDE_PX for side in sides) and n >= 1 and words[EXTENDED] >= 0
+
+
+def _byte_orders(raw: bytes) -> str:
+    """The two byte orders, first that of the machine stamp. Some programs leave the stamp empty or a wrong one."""
+    return "><" if raw[212:214] == b"\x11\x11" else "<>"

@@ -11,9 +11,11 @@ import pandas as pd
 from cryopares_core.errors import UserError
 from cryopares_core.particles import columns
 from cryopares_core.particles.images import check_declared_size, check_stacks, find_pictures
+from cryopares_core.particles.mrc import LARGEST_SIDE_PX
 from cryopares_core.particles.starblocks import StarBlocks, read_blocks
 from cryopares_core.particles.suspicions import suspicions
 from cryopares_core.particles.table import CtfParameters, ParticleTable
+from cryopares_core.particles.text import to_floats, to_text
 
 
 def read_particles(
@@ -84,7 +86,7 @@ def _read_one(
         sides = check_stacks(blocks, pictures, pixel_size, warnings)
         check_declared_size(blocks, declared, sides)
     else:
-        sides = np.zeros(len(blocks.particles)) if declared is None else np.nan_to_num(declared)
+        sides = np.zeros(len(blocks.particles)) if declared is None else np.nan_to_num(declared).clip(0, LARGEST_SIDE_PX)
     _check_dimensions(blocks, group)
     table = ParticleTable(
         stack_paths=pictures.stack_paths,
@@ -151,19 +153,26 @@ def _join_rows(tables: list[ParticleTable]) -> tuple[pd.DataFrame, pd.DataFrame 
     particles, optics, used = [], [], 0
     for table in tables:
         # The same group may be written as 1 and as 1.0.
-        old = pd.to_numeric(table.optics["rlnOpticsGroup"])  # type: ignore[index]
-        groups = {group: str(used + place + 1) for place, group in enumerate(old)}
-        used += len(groups)
-        renamed = pd.to_numeric(table.particles["rlnOpticsGroup"]).map(groups)
-        particles.append(table.particles.assign(rlnOpticsGroup=renamed))
-        optics.append(table.optics.assign(rlnOpticsGroup=list(groups.values())))  # type: ignore[union-attr]
+        old = to_floats(table.optics["rlnOpticsGroup"])  # type: ignore[index]
+        new = {group: used + place + 1 for place, group in enumerate(old)}
+        used += len(old)
+        renamed = pd.Series(to_floats(table.particles["rlnOpticsGroup"])).map(new)
+        particles.append(table.particles.assign(rlnOpticsGroup=to_text(renamed)))
+        optics.append(table.optics.assign(rlnOpticsGroup=to_text(list(new.values()))))  # type: ignore[union-attr]
     return _stack_rows(particles), _stack_rows(optics)
 
 
 def _stack_rows(frames: list[pd.DataFrame]) -> pd.DataFrame:
     """Rows of several files in one; what a file has no column for becomes RELION's own default, 0 or None."""
-    whole = pd.concat(frames, ignore_index=True)
-    for name in whole.columns[whole.isna().any()]:
-        is_number = pd.to_numeric(whole[name].dropna(), errors="coerce").notna().all()
-        whole[name] = whole[name].fillna("0" if is_number else "None")
-    return whole
+    names = dict.fromkeys(name for frame in frames for name in frame.columns)
+    whole = {}
+    for name in names:
+        parts = [frame[name] if name in frame else _default(name, frames, len(frame)) for frame in frames]
+        whole[name] = pd.concat(parts, ignore_index=True)
+    return pd.DataFrame(whole)
+
+
+def _default(name: str, frames: list[pd.DataFrame], count: int) -> pd.Series:
+    """Cells for a file that lacks a column of the others."""
+    numeric = all(np.isfinite(to_floats(frame[name])).all() for frame in frames if name in frame)
+    return pd.Series(to_text(["0" if numeric else "None"] * count))

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import starfile
 
-from cryopares_core.files import atomic_path
+from cryopares_core.particles.starwrite import write_tables
+
+ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,25 @@ class ParticleTable:
         rows = self.particles.iloc[np.asarray(indices)].reset_index(drop=True)
         return replace(self, **parts, ctf=self.ctf.subset(indices), particles=rows)
 
+    def with_poses(self, eulers_deg: np.ndarray, shifts_angs: np.ndarray | None = None) -> ParticleTable:
+        """The same particles with other poses `(n, 3)` and shifts `(n, 2)`, also in the rows that are written.
+
+        Shifts go into the columns that there are, in Å or (before RELION 3.1) in pixels.
+        """
+        columns = dict(zip(ANGLES, np.asarray(eulers_deg, dtype=np.float64).T, strict=True))
+        shifts = self.shifts_angs if shifts_angs is None else np.asarray(shifts_angs, dtype=np.float64)
+        if shifts_angs is not None:
+            for axis, shift in zip("XY", shifts.T, strict=True):
+                in_angs, in_pixels = f"rlnOrigin{axis}Angst", f"rlnOrigin{axis}"
+                if in_pixels in self.particles or (self.optics is None and in_angs not in self.particles):
+                    columns[in_pixels] = shift / self.pixel_size_angs
+                if in_angs in self.particles or in_pixels not in columns:
+                    columns[in_angs] = shift
+        return replace(
+            self, eulers_deg=np.array(eulers_deg), shifts_angs=np.array(shifts), particles=self.particles.assign(**columns)
+        )
+
     def write_star(self, path: Path, extra_columns: Mapping[str, Any] | None = None) -> None:
-        """Write a RELION STAR file, all or nothing. Columns that were read keep their text; `extra_columns` are added."""
+        """Write a RELION STAR file, all or nothing. Cells that were read keep their text; `extra_columns` are added or replaced."""
         rows = self.particles.assign(**dict(extra_columns or {}))
-        blocks = {"": rows} if self.optics is None else {"optics": self.optics, "particles": rows}
-        with atomic_path(path) as temporary:
-            starfile.write(blocks, temporary, overwrite=True)
+        write_tables(path, {"": rows} if self.optics is None else {"optics": self.optics, "particles": rows})

@@ -1,6 +1,6 @@
 """The network's confidence beside the errors of the particles held out."""
 
-from typing import Any, List, Tuple
+from typing import Any, List, Sequence, Tuple
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from cryopares_core.plots.records import HalfRecord, RunRecord, column
 LEAST_PARTICLES = 20
 KEPT = np.linspace(0.1, 1.0, 37)
 ROOM_FOR_LEGEND = 1.3
+PANELS = ("calibration", "selection")
+Validated = Tuple[str, np.ndarray, np.ndarray]  # a half set's name, the confidences of its particles held out, and their errors
 
 
 def has_confidence(record: RunRecord) -> bool:
@@ -20,35 +22,17 @@ def has_confidence(record: RunRecord) -> bool:
 
 
 @styled
-def draw_confidence(figure: Any, record: RunRecord, title: str = "") -> None:
-    """Two panels: stated confidence against the share under 5°, and the errors of the particles with the highest confidence."""
+def draw_confidence(figure: Any, record: RunRecord, title: str = "", names: Sequence[str] = PANELS) -> None:
+    """Two panels: stated confidence against the share under 5°, and the errors of the particles with the highest confidence; or
+    one of them by name.
+    """
     halves = _validated(record)
     if not halves:
         say_nothing_yet(figure, f"This needs {LEAST_PARTICLES} particles held out, validated by this version of the program.")
         return
-    calibration, selection = figure.subplots(1, 2)
-    for name, confidence, error_degs in halves:
-        _draw_calibration(calibration, name, confidence, error_degs < GOOD_DEGS)
-        _draw_selection(selection, name, confidence, error_degs)
-    calibration.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, zorder=0)
-    widest = max(float(confidence.max()) for _, confidence, _ in halves)
-    calibration.set(
-        xlim=(0, min(100.0, 108 * widest)),
-        ylim=(0, 102),
-        xlabel="Stated confidence (%)",
-        ylabel=f"Particles under {GOOD_DEGS:.0f}° (%)",
-    )
-    calibration.set_title("Does confidence come true?")
-    selection.set(
-        xlim=(0, 100),
-        ylim=(0, ROOM_FOR_LEGEND * selection.get_ylim()[1]),
-        xlabel="Particles kept, the surest first (%)",
-        ylabel="Median error (degrees)",
-    )
-    selection.set_title("Errors of the surest particles")
-    calibration.legend(loc="lower right")
-    selection.legend(loc="upper left", ncols=2)
-    for axes in (calibration, selection):
+    draw = dict(zip(PANELS, (_draw_calibrations, _draw_selections)))
+    for name, axes in zip(names, figure.subplots(1, len(names), squeeze=False)[0]):
+        draw[name](axes, halves)
         axes.grid(True, alpha=0.25)
     figure.suptitle(title)
 
@@ -65,7 +49,7 @@ def gap_text(half: HalfRecord) -> str:
     )
 
 
-def _validated(record: RunRecord) -> List[Tuple[str, np.ndarray, np.ndarray]]:
+def _validated(record: RunRecord) -> List[Validated]:
     found = [(half.name, _of_half(half)) for half in record.halves.values()]
     return [(name, *columns) for name, columns in found if columns is not None]
 
@@ -76,6 +60,24 @@ def _of_half(half: HalfRecord) -> Any:
     if confidence is None or error_degs is None or len(confidence) < LEAST_PARTICLES:
         return None
     return confidence, error_degs
+
+
+def _draw_calibrations(axes: Any, halves: List[Validated]) -> None:
+    for name, confidence, error_degs in halves:
+        _draw_calibration(axes, name, confidence, error_degs < GOOD_DEGS)
+    axes.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, zorder=0)
+    widest = max(float(confidence.max()) for _, confidence, _ in halves)
+    axes.set(xlim=(0, min(100.0, 108 * widest)), ylim=(0, 102), title="Does confidence come true?")
+    axes.set(xlabel="Stated confidence (%)", ylabel=f"Particles under {GOOD_DEGS:.0f}° (%)")
+    axes.legend(loc="lower right")
+
+
+def _draw_selections(axes: Any, halves: List[Validated]) -> None:
+    for name, confidence, error_degs in halves:
+        _draw_selection(axes, name, confidence, error_degs)
+    axes.set(xlim=(0, 100), ylim=(0, ROOM_FOR_LEGEND * axes.get_ylim()[1]), title="Errors of the surest particles")
+    axes.set(xlabel="Particles kept, the surest first (%)", ylabel="Median error (degrees)")
+    axes.legend(loc="upper left", ncols=2)
 
 
 def _draw_calibration(axes: Any, name: str, confidence: np.ndarray, hit: np.ndarray) -> None:

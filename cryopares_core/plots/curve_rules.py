@@ -24,6 +24,8 @@ FEW_EPOCHS_TO_LEARN = 3
 LARGE_GAP, SMALL_GAP = 0.3, 0.15  # of what training has taken off the loss
 SMALLEST_GAP_NATS = 0.3
 STANDS = 0.01
+GROWN = 1.2  # of the lowest error
+MANY_EPOCHS = 30
 EARLY = 1 / 3  # of all epochs
 LOWER_RATE = 0.6  # halved, but for the rise at the start
 MARKED_ERROR_DEGS = 2 * GOOD_MEAN_DEGS
@@ -74,6 +76,25 @@ def no_longer_better(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
     return Remark(text, f"no lower validation loss for {WAIT_EPOCHS} epochs, and a training loss that is {STANDS:.0%} lower", NOTE)
 
 
+def errors_grow(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
+    """Overfitting that shows in the errors before it shows in the loss."""
+    full = with_full_noise(epochs)
+    if not full:
+        return None
+    best, last = min(full, key=lambda line: line["val_geo_degs"]), full[-1]
+    falls = last["loss"] < best["loss"] - STANDS * abs(best["loss"])
+    long_ago = len(full) - full.index(best) > WAIT_EPOCHS
+    if not (falls and long_ago and last["val_geo_degs"] > GROWN * best["val_geo_degs"]):
+        return None
+    text = (
+        f"{half.name}: errors of the particles held out have grown from {best['val_geo_degs']:.1f}° in epoch {best['epoch']} to "
+        f"{last['val_geo_degs']:.1f}°, while training loss still falls: overfitting begins. Use more particles, more augmentation, "
+        "weight_decay or label_smoothing, or end training earlier (early_stopping_n_epochs=5)."
+    )
+    rule = f"mean error {GROWN - 1:.0%} over the lowest, which is {WAIT_EPOCHS} epochs old or older, and a lower training loss"
+    return Remark(text, rule, WARNING)
+
+
 def training_stands_still(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
     """Underfitting: not even its own particles are learned."""
     full = with_full_noise(epochs)
@@ -84,9 +105,23 @@ def training_stands_still(half: HalfRecord, epochs: List[Epoch]) -> Optional[Rem
         return None
     text = (
         f"{half.name}: even training loss has stood still since epoch {full[-WAIT_EPOCHS - 1]['epoch']}, while errors are high: "
-        "underfitting. Try a higher learning_rate (5e-3), less weight_decay or augmentation, a larger lmax, or a larger encoder."
+        "underfitting. Try a higher learning_rate (5e-3), less weight_decay or augmentation, a larger lmax, or a wider encoder "
+        "(unet.width)."
     )
     return Remark(text, f"mean error over 10°, and training loss not {STANDS:.0%} lower than {WAIT_EPOCHS} epochs before", WARNING)
+
+
+def high_after_many_epochs(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
+    """Underfitting: it has learned for long, and too little."""
+    mean, _ = best_errors(epochs)
+    if len(epochs) < MANY_EPOCHS or mean < MARKED_ERROR_DEGS:
+        return None
+    text = (
+        f"{half.name}: after {len(epochs)} epochs the error is still {mean:.1f}°: underfitting. Try a larger lmax or f_out, a "
+        "wider encoder (unet.width) or a higher learning_rate (5e-3). Check that the particles are centred, and that "
+        "sampling_rate_angs_for_nnet is fine enough to tell their views apart."
+    )
+    return Remark(text, f"mean error over {MARKED_ERROR_DEGS:.0f}° after {MANY_EPOCHS} epochs or more", WARNING)
 
 
 def jumps(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:

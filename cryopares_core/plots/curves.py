@@ -1,6 +1,6 @@
 """Learning curves: loss, errors and learning rate against epochs."""
 
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, List, Sequence, Tuple
 
 from cryopares_core.plots.figures import COLOURS, GREY, new_figure, save_png, say_nothing_yet, styled
 from cryopares_core.plots.readers import Epoch
@@ -12,27 +12,34 @@ LINES = {
     "error": [("val_geo_degs", "mean", "-"), ("val_median_geo_degs", "median", ":")],
     "rate": [("lr", "", "-")],
 }
+TITLES = {
+    "loss": ("Loss", "Loss (nats)"),
+    "error": ("Error of held-out particles", "Angular error (degrees)"),
+    "rate": ("Learning rate", "Learning rate"),
+}
+PANELS = tuple(LINES)
 FEW_TICKS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
 MANY_TICKS = [step * 10.0**power for power in (-1, 0, 1, 2) for step in (1, 1.5, 2, 3, 4, 5, 6, 8)]
 WIDE = 6.0
 
 
 @styled
-def draw_learning_curves(figure: Any, record: RunRecord, title: str = "") -> None:
-    """Three panels: loss of training and validation, mean and median validation error, learning rate.
+def draw_learning_curves(figure: Any, record: RunRecord, title: str = "", names: Sequence[str] = PANELS) -> None:
+    """Three panels: loss of training and validation, mean and median validation error, learning rate; or some of them by name.
 
     Epochs of pretraining on simulated views stand left of 0, on a shaded ground, as do those that took noise off the particles.
     The best epoch is ringed.
     """
-    panels = dict(zip(LINES, figure.subplots(1, 3)))
+    panels = dict(zip(names, figure.subplots(1, len(names), squeeze=False)[0]))
     for half in record.halves.values():
         for name, axes in panels.items():
             _draw_half(axes, half, LINES[name], one_of_many=len(record.halves) > 1)
-    _finish(panels["loss"], "Loss", "Loss (nats)", record)
-    _finish(panels["error"], "Error of held-out particles", "Angular error (degrees)", record)
-    _finish(panels["rate"], "Learning rate", "Learning rate", record)
-    _degrees(panels["error"])
-    panels["rate"].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    for name, axes in panels.items():
+        _finish(axes, *TITLES[name], record)
+    if "error" in panels:
+        _degrees(panels["error"])
+    if "rate" in panels:
+        panels["rate"].ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     if not any(axes.lines for axes in panels.values()):
         say_nothing_yet(figure, "The first epoch has not ended yet.")
     figure.suptitle(title)

@@ -1,6 +1,6 @@
 """How the angular errors of particles are distributed."""
 
-from typing import Any
+from typing import Any, Optional, Sequence
 
 import numpy as np
 
@@ -14,25 +14,26 @@ TICKS_DEGS = [0.1, 0.3, 1, 3, 10, 30, 100]
 
 
 @styled
-def draw_error_histograms(figure: Any, record: RunRecord, title: str = "") -> None:
-    """A histogram for each half set over the particles held out, at its best epoch."""
+def draw_error_histograms(figure: Any, record: RunRecord, title: str = "", names: Optional[Sequence[str]] = None) -> None:
+    """A histogram for each half set over the particles held out, at its best epoch; or for some half sets, on the scale of all."""
     errors_of = {half.name: half.validation["error_degs"] for half in record.halves.values() if half.validation is not None}
     if not errors_of:
         say_nothing_yet(figure, "No particles have been validated yet.")
         return
-    panels = figure.subplots(1, len(errors_of), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (name, error_degs) in zip(panels, errors_of.items()):
-        draw_histogram(axes, error_degs, COLOURS.get(name, "black"))
-        axes.set_title(f"{name}: {len(error_degs):,} particles")
+    highest = max(np.histogram(_within(error_degs), _edges())[0].max() for error_degs in errors_of.values())
+    shown = [name for name in errors_of if names is None or name in names]
+    for axes, name in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown):
+        draw_histogram(axes, errors_of[name], COLOURS.get(name, "black"))
+        axes.set_title(f"{name}: {len(errors_of[name]):,} particles")
+        axes.set_ylim(0, 1.05 * highest)
     figure.suptitle(title)
 
 
 def draw_histogram(axes: Any, error_degs: np.ndarray, colour: str) -> None:
     """Counts of errors `(n,)` in degrees on a logarithmic axis, with the median and the shares under 5° and 10°."""
-    edges = np.geomspace(LOWEST_DEGS, HIGHEST_DEGS, N_BINS + 1)
     axes.axvspan(LOWEST_DEGS, GOOD_DEGS, color=GREEN, alpha=0.13, linewidth=0)
     axes.axvspan(GOOD_DEGS, FAIR_DEGS, color=GREEN, alpha=0.06, linewidth=0)
-    axes.hist(np.clip(error_degs, LOWEST_DEGS, HIGHEST_DEGS * (1 - 1e-9)), bins=edges, color=colour)
+    axes.hist(_within(error_degs), bins=_edges(), color=colour)
     axes.axvline(np.median(error_degs), color="black", linestyle="--", linewidth=1.2)
     axes.set_xscale("log")
     axes.set_xticks(TICKS_DEGS, [f"{tick:g}" for tick in TICKS_DEGS])
@@ -40,6 +41,14 @@ def draw_histogram(axes: Any, error_degs: np.ndarray, colour: str) -> None:
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="Angular error (degrees)", ylabel="Particles", xlim=(LOWEST_DEGS, HIGHEST_DEGS))
     axes.text(0.02, 0.97, error_text(error_degs), transform=axes.transAxes, va="top", fontsize=9, linespacing=1.5)
+
+
+def _edges() -> np.ndarray:
+    return np.geomspace(LOWEST_DEGS, HIGHEST_DEGS, N_BINS + 1)
+
+
+def _within(error_degs: np.ndarray) -> np.ndarray:
+    return np.clip(error_degs, LOWEST_DEGS, HIGHEST_DEGS * (1 - 1e-9))
 
 
 def error_text(error_degs: np.ndarray) -> str:

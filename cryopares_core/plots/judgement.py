@@ -3,15 +3,17 @@
 from typing import List, Optional
 
 from cryopares_core.plots.curve_rules import (
+    errors_grow,
     falls_together,
     gap_of_losses,
+    high_after_many_epochs,
     jumps,
     learned_nothing,
     no_longer_better,
     rate_fell_early,
     training_stands_still,
 )
-from cryopares_core.plots.particle_rules import bad_defocus, bad_views, too_sure
+from cryopares_core.plots.particle_rules import bad_defocus, bad_views, few_particles, too_sure
 from cryopares_core.plots.readers import Epoch
 from cryopares_core.plots.records import HalfRecord, RunRecord, share_under
 from cryopares_core.plots.remarks import CLEAR_CHANGE, GOOD, GOOD_MEAN_DEGS, NOTE, WAIT_EPOCHS, WARNING, Remark, best_errors
@@ -36,17 +38,18 @@ def judge_half(half: HalfRecord, n_epochs: Optional[int] = None) -> List[Remark]
         return []
     found = [_level(half, epochs), _few(half), rate_fell_early(half, epochs, n_epochs)]
     found += _on_fit(half, epochs, ended=n_epochs is None or len(half.epochs) >= n_epochs)
+    found += [few_particles(half, best_errors(epochs)[0])]
     found += [_outliers(half, epochs), bad_views(half), bad_defocus(half), too_sure(half)]
     return [remark for remark in found if remark]
 
 
 def _on_fit(half: HalfRecord, epochs: List[Epoch], ended: bool) -> List[Optional[Remark]]:
     """Over- and underfitting, where one remark makes the weaker ones of its kind superfluous."""
-    over = _overfits(half, epochs) or gap_of_losses(half, epochs) or no_longer_better(half, epochs)
+    over = _overfits(half, epochs) or gap_of_losses(half, epochs) or errors_grow(half, epochs) or no_longer_better(half, epochs)
     under = None if over else learned_nothing(half, epochs) or training_stands_still(half, epochs)
     if not ended:
         return [over, under, jumps(half, epochs)]
-    under = under or (None if over else _stands_still(half, epochs))
+    under = under or (None if over else _stands_still(half, epochs) or high_after_many_epochs(half, epochs))
     return [over, under, jumps(half, epochs), _still_falls(half, epochs), falls_together(half, epochs)]
 
 
@@ -99,7 +102,7 @@ def _stands_still(half: HalfRecord, epochs: List[Epoch]) -> Optional[Remark]:
         return None
     text = (
         "validation no longer gets better while errors are high: underfitting, or wrong input. Check symmetry, poses and CTF of "
-        "the particles, then try a larger lmax, resnet50 or a higher learning_rate."
+        "the particles, then try a larger lmax, a wider encoder (unet.width) or a higher learning_rate."
     )
     return Remark(f"{half.name}: {text}", f"mean error over 10° and no lower validation loss for {WAIT_EPOCHS} epochs", WARNING)
 

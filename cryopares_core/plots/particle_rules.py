@@ -12,10 +12,23 @@ from cryopares_core.plots.remarks import NOTE, Remark
 from cryopares_core.plots.sphere import smoothed_errors
 
 ENOUGH = 200
+FEW_TO_TRAIN, MANY_TO_TRAIN = 10_000, 100_000
 TOO_SURE = 0.1
 WORSE, MARKED_DEGS = 2.5, 10.0
 LEAST_SHARE = 0.02
 RARE = 0.5
+
+
+def few_particles(half: HalfRecord, mean_error_degs: float) -> Optional[Remark]:
+    """Too little to learn from."""
+    if half.n_train is None or half.n_train >= FEW_TO_TRAIN or mean_error_degs < MARKED_DEGS:
+        return None
+    text = (
+        f"{half.name}: it was trained on {half.n_train:,} particles only; over {MANY_TO_TRAIN:,} are recommended. Where there are "
+        "no more, let the network first learn from views of a map (map_fname_for_simulated_pretraining), or fine-tune a model of "
+        "the same complex (finetune_checkpoint_dir)."
+    )
+    return Remark(text, f"fewer than {FEW_TO_TRAIN:,} training particles, and a mean error over {MARKED_DEGS:.0f}°", NOTE)
 
 
 def too_sure(half: HalfRecord) -> Optional[Remark]:

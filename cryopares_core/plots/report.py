@@ -1,25 +1,26 @@
 """The report of a run: one HTML file that holds all it shows, made from the run's folder alone."""
 
-import base64
 import html
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 from cryopares_core.files import write_text
 from cryopares_core.plots.confidence import CONFIDENCE_NOTE, draw_confidence, gap_text, has_confidence
-from cryopares_core.plots.curves import draw_learning_curves, save_learning_curves
+from cryopares_core.plots.confidence import PANELS as CONFIDENCE_PANELS
+from cryopares_core.plots.curves import PANELS, draw_learning_curves, save_learning_curves
 from cryopares_core.plots.defocus import DEFOCUS_NOTE, draw_defocus, has_defocus
 from cryopares_core.plots.errors import FAIR_DEGS, GOOD_DEGS, draw_error_histograms
-from cryopares_core.plots.figures import new_figure, png_bytes
+from cryopares_core.plots.figures import new_figure
 from cryopares_core.plots.judgement import judge
+from cryopares_core.plots.page import figures_html, page_html, picture_html, table_html
 from cryopares_core.plots.records import HalfRecord, RunRecord, duration_text, read_run, share_under
 from cryopares_core.plots.settings import Setting, all_settings, command_line, trained_text
 from cryopares_core.plots.sphere import draw_error_maps, draw_view_distribution
-from cryopares_core.plots.style import CSS
 from cryopares_core.plots.timing import timing_html
 
 HEADINGS = ("Half set", "Training", "Held out", "Best epoch", "Mean error", "Median error", "Under 5°", "Under 10°", "Time")
 NO_VALUE = "–"
+Draw = Callable[..., None]
 
 
 def write_report(version_dir: Union[str, Path]) -> Path:
@@ -33,27 +34,21 @@ def write_report(version_dir: Union[str, Path]) -> Path:
 
 def report_html(record: RunRecord) -> str:
     """The whole page: no scripts, and nothing that it would fetch."""
-    n_halves = max(1, len(record.halves))
     sections = [
         ("What was trained", _trained(record)),
         ("Result", _headline(record) + _judgement(record)),
-        ("Learning curves", _picture(record, draw_learning_curves, 12.5, 4.0, LEARNING_NOTE)),
-        ("Errors of the particles held out", _picture(record, draw_error_histograms, 6.0 * n_halves, 3.6, HISTOGRAM_NOTE)),
-        ("Error by view direction", _picture(record, draw_error_maps, 6.2 * n_halves, 4.0, _map_note(record))),
-        ("Error by defocus", _picture(record, draw_defocus, 8.0, 3.8, DEFOCUS_NOTE) if has_defocus(record) else ""),
-        ("Confidence", _confidence(record)),
-        ("Views of the training set", _picture(record, draw_view_distribution, 6.6, 4.3, VIEWS_NOTE)),
+        ("Learning curves", _figures(record, draw_learning_curves, _curves(record), 4.3, 4.0, LEARNING_NOTE)),
+        ("Errors of the particles held out", _of_halves(record, draw_error_histograms, 6.0, 3.6, HISTOGRAM_NOTE)),
+        ("Error by view direction", _of_halves(record, draw_error_maps, 6.2, 4.0, _map_note(record))),
+        ("Error by defocus", _figure(record, draw_defocus, 8.0, 3.8, DEFOCUS_NOTE) if has_defocus(record) else ""),
+        ("Confidence and its calibration", _confidence(record)),
+        ("Views of the training set", _figure(record, draw_view_distribution, 6.6, 4.3, VIEWS_NOTE)),
         ("Particles as the network gets them", _gallery(record)),
         ("Time and memory", timing_html(record)),
         ("Warnings", _warnings(record)),
         ("Settings", _settings(record)),
     ]
-    body = "".join(f"<section><h2>{title}</h2>{content}</section>\n" for title, content in sections if content)
-    title = html.escape(f"CryoPARES training {record.folder.resolve().name}")
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title><style>{CSS}</style>'
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body><header>{_heading(record)}</header>\n{body}</body></html>\n'
-    )
+    return page_html("CryoPARES training", str(record.folder.resolve()), _facts(record), sections)
 
 
 LEARNING_NOTE = (
@@ -69,20 +64,16 @@ def _map_note(record: RunRecord) -> str:
     return note if record.symmetry == "C1" else f"{note} Symmetry {record.symmetry} shows the same view in several places."
 
 
-def _heading(record: RunRecord) -> str:
-    facts = [
+def _facts(record: RunRecord) -> List[Tuple[str, Any]]:
+    pictures = f"{record.image_size_px} px at {record.sampling_rate_angs:.4g} Å/px" if record.sampling_rate_angs else NO_VALUE
+    return [
         ("Symmetry", record.symmetry),
         ("Particles", _count(record.n_particles)),
-        (
-            "Pictures",
-            f"{record.image_size_px} px at {record.sampling_rate_angs:.4g} Å/px" if record.sampling_rate_angs else NO_VALUE,
-        ),
+        ("Pictures", pictures),
         ("Epochs", record.n_epochs or NO_VALUE),
         ("Started", record.started.replace("T", " ")[:16] or NO_VALUE),
         ("State", "finished" if record.finished else "not finished"),
     ]
-    items = "".join(f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in facts)
-    return f"<h1>CryoPARES training</h1><p class=path>{html.escape(str(record.folder.resolve()))}</p><dl>{items}</dl>"
 
 
 def _trained(record: RunRecord) -> str:
@@ -92,10 +83,10 @@ def _trained(record: RunRecord) -> str:
 def _headline(record: RunRecord) -> str:
     if not record.halves:
         return "<p>No half set has been started.</p>"
-    return _table(HEADINGS, [_half_row(half, record) for half in record.halves.values()], "numbers")
+    return table_html(HEADINGS, [_half_row(half) for half in record.halves.values()])
 
 
-def _half_row(half: HalfRecord, record: RunRecord) -> List[str]:
+def _half_row(half: HalfRecord) -> List[str]:
     best = half.best or {}
     shares = [_share(share_under(half, limit)) for limit in (GOOD_DEGS, FAIR_DEGS)]
     epoch = f"{best['epoch']} of {len(half.epochs)}" if best else NO_VALUE
@@ -116,17 +107,36 @@ def _judgement(record: RunRecord) -> str:
     return f"<ul class=judgement>{items}</ul>" if items else ""
 
 
-def _picture(record: RunRecord, draw: Callable[..., None], width: float, height: float, note: str) -> str:
+def _curves(record: RunRecord) -> Sequence[str]:
+    """The panels that there is something to draw on; one that says so where there is none."""
+    return PANELS if any(half.epochs or half.simulation for half in record.halves.values()) else PANELS[:1]
+
+
+def _of_halves(record: RunRecord, draw: Draw, width: float, height: float, note: str) -> str:
+    """A figure for each half set that has been validated; one that says so where there is none."""
+    validated = [half.name for half in record.halves.values() if half.validation is not None and half.views is not None]
+    return _figures(record, draw, validated, width, height, note) if validated else _figure(record, draw, width, height, note)
+
+
+def _figures(record: RunRecord, draw: Draw, names: Sequence[str], width: float, height: float, note: str) -> str:
+    """Figures that are drawn one by one, so that they find room on a narrow page too."""
+    figures = [new_figure(width, height) for _ in names]
+    for figure, name in zip(figures, names):
+        draw(figure, record, names=[name])
+    return figures_html(figures, note)
+
+
+def _figure(record: RunRecord, draw: Draw, width: float, height: float, note: str) -> str:
     figure = new_figure(width, height)
     draw(figure, record)
-    return _image(png_bytes(figure), width) + f"<p class=note>{html.escape(note)}</p>"
+    return figures_html([figure], note)
 
 
 def _confidence(record: RunRecord) -> str:
     if not has_confidence(record):
         return ""
-    gaps = " ".join(filter(None, map(gap_text, record.halves.values())))
-    return _picture(record, draw_confidence, 12.5, 4.4, CONFIDENCE_NOTE) + f"<p>{html.escape(gaps)}</p>"
+    gaps = "<br>".join(html.escape(text) for text in map(gap_text, record.halves.values()) if text)
+    return _figures(record, draw_confidence, CONFIDENCE_PANELS, 6.2, 4.2, CONFIDENCE_NOTE) + f"<p>{gaps}</p>"
 
 
 def _gallery(record: RunRecord) -> str:
@@ -134,12 +144,7 @@ def _gallery(record: RunRecord) -> str:
         content = (record.folder / "gallery.png").read_bytes()
     except OSError:
         return ""
-    return _image(content, 12.5)
-
-
-def _image(content: bytes, width_inches: float) -> str:
-    coded = base64.b64encode(content).decode("ascii")
-    return f'<img alt="" style="max-width:{min(100.0, 8 * width_inches):.0f}%" src="data:image/png;base64,{coded}">'
+    return f"<div class=figures>{picture_html(content, 12.5)}</div>"
 
 
 def _warnings(record: RunRecord) -> str:
@@ -160,13 +165,7 @@ def _settings(record: RunRecord) -> str:
 
 def _settings_table(settings: Iterable[Setting]) -> str:
     rows = [[item.name, item.value, item.default, item.help] for item in settings]
-    return _table(("Setting", "Value", "Default", "Meaning"), rows, "settings") if rows else ""
-
-
-def _table(headings: Tuple[str, ...], rows: List[List[Any]], kind: str) -> str:
-    head = "".join(f"<th>{heading}</th>" for heading in headings)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class=scroll><table class={kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    return table_html(("Setting", "Value", "Default", "Meaning"), rows, "settings") if rows else ""
 
 
 def _count(number: Optional[int]) -> str:

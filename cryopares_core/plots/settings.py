@@ -13,6 +13,7 @@ from cryopares_core.errors import UserError
 from cryopares_core.plots.records import RunRecord
 
 NONE = "–"
+NETWORK, DATA = "models.image2sphere.", "datamanager."
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ def command_line(record: RunRecord) -> str:
 
 
 def trained_text(record: RunRecord) -> str:
-    """What was trained on what, in two sentences."""
+    """What was trained on what, and how, in three sentences."""
     halves, given = record.expected, record.arguments
-    networks = "One network" if len(halves) == 1 else f"{len(halves)} networks, one for each half set,"
+    networks = "One network" if len(halves) == 1 else "Two networks, one for each half set,"
     stars = ", ".join(Path(str(name)).name for name in given.get("particles_star_fname") or [])
     views = f"simulated views of {Path(str(given.get('map_fname_for_simulated_pretraining'))).name}"
     source = f"{record.n_particles or 0:,} particles of {stars}" if stars else views
@@ -56,19 +57,32 @@ def trained_text(record: RunRecord) -> str:
         begun = f", from the weights of {given['finetune_checkpoint_dir']}"
     elif stars and given.get("map_fname_for_simulated_pretraining"):
         begun = f", after {views}"
-    return f"{networks} of symmetry {record.symmetry} on {source}{begun}.{_network_text(record)}"
-
-
-def _network_text(record: RunRecord) -> str:
-    """The shape of the network; nothing where it is not known."""
     known = {item.name: item.value for item in all_settings(record)}
-    prefix, encoder = "models.image2sphere.", "models.image2sphere.imageencoder."
-    if f"{prefix}lmax" not in known:
-        return ""
+    how = _network_text(known) + _schedule_text(known, record) if f"{NETWORK}lmax" in known else ""
+    return f"{networks} of symmetry {record.symmetry} on {source}{begun}.{how}"
+
+
+def _network_text(known: Dict[str, str]) -> str:
+    """The shape of the network."""
+    prefix, encoder = NETWORK, f"{NETWORK}imageencoder."
     resnet = known[f"{encoder}resnet.resnetName"]
     name = f"U-Net of width {known[f'{encoder}unet.width']}" if resnet == NONE else resnet
     features = known[f"{prefix}so3components.s2conv.f_out"]
     return f" Its encoder is a {name}; on SO(3) it has {features} features up to degree {known[f'{prefix}lmax']}."
+
+
+def _schedule_text(known: Dict[str, str], record: RunRecord) -> str:
+    """For how long, in what portions, and how fast."""
+    size = record.settings.get("batch_size") or record.arguments.get("batch_size")
+    if not size or not record.n_epochs:
+        return ""
+    copies = known[f"{DATA}num_augmented_copies_per_batch"] if known[f"{DATA}augment_train"] == "True" else "1"
+    augmented = f", with {copies} augmented copies of each particle" if copies != "1" else ""
+    many = record.settings.get("processes") or 1
+    together = f", by {many} processes together" if many > 1 else ""
+    epochs = "1 epoch" if record.n_epochs == 1 else f"{record.n_epochs} epochs"
+    text = f" Training takes {epochs}, in batches of {size} pictures{augmented}{together}"
+    return f"{text}, at a learning rate of {known['train.learning_rate']} to begin with."
 
 
 def _tree(path: Path) -> Dict[str, Any]:

@@ -5,7 +5,7 @@ a point group they are not brought to one part of the sphere.
 """
 
 from functools import lru_cache
-from typing import Any, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -20,16 +20,19 @@ NO_PARTICLES = "#e4e4e4"
 
 
 @styled
-def draw_error_maps(figure: Any, record: RunRecord, title: str = "") -> None:
-    """For each half set the median error of the particles held out by view direction, at the best epoch."""
+def draw_error_maps(figure: Any, record: RunRecord, title: str = "", names: Optional[Sequence[str]] = None) -> None:
+    """For each half set the median error of the particles held out by view direction, at the best epoch; or for some half sets,
+    in the colours of all.
+    """
     views_of = {half.name: half.views for half in record.halves.values() if half.views is not None and half.views["n_val"].any()}
     if not views_of:
         say_nothing_yet(figure, "No particles have been validated yet.")
         return
     errors_of = {name: smoothed_errors(views) for name, views in views_of.items()}
     highest = max(5.0, float(np.nanpercentile(np.concatenate(list(errors_of.values())), 97)))
-    for axes, (name, views) in zip(figure.subplots(1, len(views_of), squeeze=False)[0], views_of.items()):
-        _draw_errors(axes, views, errors_of[name], highest)
+    shown = [name for name in views_of if names is None or name in names]
+    for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
+        _draw_errors(axes, views_of[name], errors_of[name], highest)
         axes.set_title(name)
     figure.suptitle(title)
 

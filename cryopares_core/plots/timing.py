@@ -67,7 +67,7 @@ def timing_html(record: RunRecord) -> str:
 
 
 def _bar(name: str, seconds: float, share: float) -> str:
-    text = f"{seconds:.1f} s" if seconds < 60 else duration_text(seconds)
+    text = f"{seconds:.{1 if seconds < 60 else 0}f} s" if seconds < 600 else duration_text(seconds)
     bar = f"<div class=bar style='width:{max(0.3, 100 * share):.1f}%'></div>"
     return f"<tr><td>{html.escape(name)}</td><td>{text}</td><td>{share:.0%}</td><td>{bar}</td></tr>"
 

@@ -1,36 +1,31 @@
 """What all protocols that run the core share."""
 
-import glob
-import os
-import shutil
-from threading import Event, Thread
 from typing import Any, Dict, List, Optional
 
-from pwem.protocols import EMProtocol
-from pyworkflow.exceptions import PyworkflowException
 from pyworkflow.protocol import params
-from pyworkflow.protocol.constants import GPU_LIST, LEVEL_ADVANCED, USE_GPU
-from pyworkflow.utils import cleanPath
+from pyworkflow.protocol.constants import GPU_LIST, LEVEL_ADVANCED, MODE_RESUME, USE_GPU
 
 from cryopares_core.config.arguments import TrainArguments
+from cryopares_core.config.merge import load_config
 from cryopares_core.config.parameters import parameters
 from cryopares_core.config.point_groups import group_name
+from cryopares_core.config.schema import Config
 from cryopares_core.errors import UserError
-from cryopares_core.plots.records import read_run
-from cryopares_plugin import Plugin, summary
-from cryopares_plugin.form import TABS, add_fields, add_parameter, form_value, overrides, settings_problems, tree_fields
+from cryopares_plugin import summary
+from cryopares_plugin.form import TABS, add_fields, add_parameter, form_value, help_text, overrides, tree_fields
 from cryopares_plugin.objects import CryoparesModel
-from cryopares_plugin.program import error_text, joined
+from cryopares_plugin.protocols.protocol_running import ProtCryoparesRunning
+from cryopares_plugin.resume import differences, is_begun
 
-SECONDS_BETWEEN_LOOKS = 2.0
 OUTPUT = "outputModel"
-ERROR_FILE_VARIABLE = "CRYOPARES_ERROR_FILE"
 ARGUMENTS = parameters(TrainArguments)
 SIMULATION = "simulation"
+# Options of the command that make a run what it is.
+OF_THE_RUN = ("symmetry", "batch_size", "split_halfs", "compile_model", "overfit_batches", "val_check_interval")
 
 
-class ProtCryoparesBase(EMProtocol):
-    """Runs `cryopares_train` and registers its model as it comes."""
+class ProtCryoparesBase(ProtCryoparesRunning):
+    """The form of a training, its model as it comes, and what users read of it."""
 
     _possibleOutputs = {OUTPUT: CryoparesModel}  # noqa: RUF012 -- Scipion's own convention
 
@@ -47,7 +42,8 @@ class ProtCryoparesBase(EMProtocol):
         add_parameter(form, name, leaf, leaf.rules.advanced * LEVEL_ADVANCED if level is None else level, default)
 
     def _addSettings(self, form: Any, tabs: Any = TABS, defaults: Optional[Dict[str, Any]] = None) -> None:
-        """A field for any setting at the end of the first tab, and the configuration tree on tabs of its own."""
+        """The scratch folder and a field for any setting at the end of the first tab; the configuration tree on its own tabs."""
+        self._addScratch(form)
         form.addParam(
             "extra_settings",
             params.StringParam,
@@ -62,6 +58,18 @@ class ProtCryoparesBase(EMProtocol):
             form.addSection(label=tab)
             add_fields(form, [field for field in self._fields() if field.tab == tab], defaults)
 
+    def _addScratch(self, form: Any) -> None:
+        form.addParam(
+            "scratch_dir",
+            params.FolderParam,
+            default="",
+            allowsNull=True,
+            expertLevel=LEVEL_ADVANCED,
+            label="Scratch folder",
+            help=help_text(ARGUMENTS["scratch_dir"]) + "\nThe path may have variables in it, such as $TMPDIR; in a queue it is "
+            "the node's. 'cryopares_cache list FOLDER' shows what is there.",
+        )
+
     def _addHardware(self, form: Any) -> None:
         form.addHidden(
             USE_GPU,
@@ -70,7 +78,16 @@ class ProtCryoparesBase(EMProtocol):
             label="Use GPU?",
             help="Without a GPU training runs on the processor, which takes much longer.",
         )
-        form.addHidden(GPU_LIST, params.StringParam, default="0", label="GPU ID", help="Which GPU, counted as nvidia-smi does.")
+        form.addHidden(
+            GPU_LIST,
+            params.StringParam,
+            default="0",
+            allowsNull=True,
+            label="GPU IDs",
+            help="Which GPUs train together, counted as nvidia-smi does: 0, or 0,1, or 0-3; nothing for all of this machine. In a "
+            "queue the training takes those that its job has been given, whatever stands here. They may be others when a run "
+            "goes on.",
+        )
         form.addParallelSection(threads=4, mpi=0)
 
     def _fields(self) -> List[Any]:
@@ -79,61 +96,6 @@ class ProtCryoparesBase(EMProtocol):
 
     def _simulationFields(self) -> List[Any]:
         return [field for field in tree_fields() if SIMULATION in field.name]
-
-    # ---- running
-
-    def getRunDir(self) -> str:
-        """The run folder of the core, relative to the project's folder."""
-        return self._getExtraPath("training", "version_0")
-
-    def _runTraining(self, arguments: List[str], settings: List[str]) -> None:
-        """Run the core to the end, from its last checkpoint where an earlier try left one; register the model meanwhile.
-
-        Raises PyworkflowException with the core's own sentence when it fails.
-        """
-        words = self._startOrContinue(arguments)
-        words += ["--n_threads", str(self.numberOfThreads.get())]
-        words += [] if self.usesGpu() else ["--accelerator", "cpu"]
-        words += ["--config", *settings] if settings else []
-        error_file = os.path.abspath(self._getTmpPath("error.txt"))
-        cleanPath(error_file)  # that of an earlier try
-        variables = {ERROR_FILE_VARIABLE: f"'{error_file}'"}
-        if self.usesGpu() and not self.useQueue():  # a queue says itself which GPUs are the job's
-            variables["CUDA_VISIBLE_DEVICES"] = "%(GPU)s"
-        command = Plugin.getProgram("cryopares_train", variables)
-        try:
-            self._runAndWatch(command, joined(words))
-        except Exception as error:
-            raise PyworkflowException(error_text(error_file) or f"cryopares_train ended early: {error}") from None
-        finally:
-            self._registerModel()
-        if not read_run(self.getRunDir()).finished:  # a job of a queue tells Scipion that it ended, but not how
-            raise PyworkflowException(error_text(error_file) or "cryopares_train ended early. Its messages are in the logs folder.")
-
-    def _startOrContinue(self, arguments: List[str]) -> List[str]:
-        """The command's arguments: of a new run, or of one that goes on."""
-        if glob.glob(os.path.join(self.getRunDir(), "**", "last.ckpt"), recursive=True):
-            self.info("Going on from the last checkpoint.")
-            return ["--continue_checkpoint_dir", self.getRunDir(), "--n_epochs", str(self.n_epochs.get())]
-        shutil.rmtree(self._getExtraPath("training"), ignore_errors=True)
-        return [*arguments, "--train_save_dir", self._getExtraPath("training")]
-
-    def _runAndWatch(self, command: str, arguments: str) -> None:
-        """Run a command; meanwhile look from time to time whether there is a better model to show."""
-        ended = Event()
-
-        def watch() -> None:
-            while not ended.wait(SECONDS_BETWEEN_LOOKS):
-                self._registerModel()
-
-        watcher = Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            # In the step's own thread: that is how Scipion knows which GPUs and which job of a queue are this step's.
-            self.runJob(command, arguments, numberOfThreads=1, numberOfMpi=1)
-        finally:
-            ended.set()
-            watcher.join()
 
     # ---- output
 
@@ -163,8 +125,23 @@ class ProtCryoparesBase(EMProtocol):
         """What differs from the schema's defaults, as words for --config."""
         return overrides(self, self._fields(), self.extra_settings.get() or "")
 
+    def _config(self) -> Config:
+        """The configuration tree that the form asks for. Raises UserError with all that is wrong."""
+        recipe = form_value(self, "recipe", ARGUMENTS["recipe"]) if hasattr(self, "recipe") else ARGUMENTS["recipe"].default
+        return load_config(self._configFile(), self._settings(), recipe)
+
+    def _configFile(self) -> Optional[str]:
+        """A file with values in place of the schema's defaults."""
+        return None
+
     def _settingsProblems(self) -> List[str]:
-        return settings_problems(self._settings(), self.batch_size.get())
+        """All that the schema has against the settings, one sentence each."""
+        try:
+            config = self._config()
+        except UserError as error:
+            return error.problems
+        batch_size = self.batch_size.get()  # of an empty one the field itself tells
+        return [] if batch_size is None else config.batch_problems(batch_size)
 
     def _argument(self, name: str) -> List[str]:
         """An option's words, none where it is left empty."""
@@ -180,8 +157,29 @@ class ProtCryoparesBase(EMProtocol):
 
     # ---- what users read
 
+    def _validate(self) -> List[str]:
+        problems = self._problems() + self._gpuProblems()
+        return problems or self._changesOfRun()
+
+    def _problems(self) -> List[str]:
+        """All that is wrong with the form, one sentence each."""
+        raise NotImplementedError
+
+    def _changesOfRun(self) -> List[str]:
+        """What was changed on the form of a run that goes on, which would no longer be that run."""
+        if self.runMode.get() != MODE_RESUME or not is_begun(self.getRunDir()):
+            return []
+        options = {name: form_value(self, name, ARGUMENTS[name]) for name in OF_THE_RUN if hasattr(self, name)}
+        found = differences(self.getRunDir(), options, self._config())
+        if not found:
+            return []
+        return [
+            f"This run was begun with other settings: {'; '.join(found)}. Set them back to go on with it, or choose the run mode "
+            "Restart, which throws away what was trained. (Epochs, GPUs, threads and scratch folder may change.)"
+        ]
+
     def _summary(self) -> List[str]:
-        return summary.summary(self.getRunDir(), getattr(self, OUTPUT, None))
+        return summary.summary(self.getRunDir(), getattr(self, OUTPUT, None), goes_on=self.isActive())
 
     def _methods(self) -> List[str]:
         return summary.methods(self.getRunDir(), self._methodsInput())

@@ -2,20 +2,25 @@
 
 import os
 import shutil
+from dataclasses import replace
 from typing import Any, List
 
 from pyworkflow.protocol import params
 
+from cryopares_core.config.parameters import parameters
+from cryopares_core.config.schema import Config
 from cryopares_core.plots.records import read_run
+from cryopares_plugin.form import add_parameter
 from cryopares_plugin.protocols.protocol_base import ProtCryoparesBase
 
 # Written anew by the core, never changed in place: a second name for the same file is as good as a copy.
 LINKED = (".ckpt", ".safetensors")
+LEARNING_RATE = "train.learning_rate"
 
 
 class ProtCryoparesContinue(ProtCryoparesBase):
-    """Goes on with an earlier training, for more epochs, on the same particles and with the same settings. The earlier run and
-    its model stay as they are.
+    """Goes on with an earlier training, for more epochs or at another learning rate, on the same particles and with the same
+    settings otherwise. The earlier run and its model stay as they are.
     """
 
     _label = "continue training"
@@ -32,7 +37,14 @@ class ProtCryoparesContinue(ProtCryoparesBase):
         )
         self._addArgument(form, "n_epochs", 30)
         form.getParam("n_epochs").label.set("Epochs in all")
+        self._addLearningRate(form)
+        self._addScratch(form)
         self._addHardware(form)
+
+    def _addLearningRate(self, form: Any) -> None:
+        leaf = parameters(Config)[LEARNING_RATE]
+        help = "Learning rate from here on; empty: as it was in the earlier run. A lower one mends a loss that jumps or grows."
+        add_parameter(form, "learning_rate", replace(leaf, default=None, optional=True, rules=replace(leaf.rules, help=help)))
 
     def _insertAllSteps(self) -> None:
         self._insertFunctionStep(self.copyStep, needsGPU=False)
@@ -48,7 +60,15 @@ class ProtCryoparesContinue(ProtCryoparesBase):
         """The epochs that are missing."""
         self._runTraining([], [])
 
-    def _validate(self) -> List[str]:
+    def _settingsOfContinuing(self) -> List[str]:
+        rate = self.learning_rate.get()
+        return [] if rate is None else [f"{LEARNING_RATE}={rate}"]
+
+    def _changesOfRun(self) -> List[str]:
+        """What may be changed here is what this protocol is for."""
+        return []
+
+    def _problems(self) -> List[str]:
         model = self.inputModel.get()
         if model is None:
             return []

@@ -1,11 +1,10 @@
 """`CryoPARES - fine-tune`."""
 
 import os
-from typing import Any, List
+from typing import Any, List, Optional
 
 from pyworkflow.protocol import params
 
-from cryopares_plugin.form import settings_problems
 from cryopares_plugin.protocols.protocol_particles import ProtCryoparesParticles
 
 LEARNING_RATE = 1e-4
@@ -44,6 +43,9 @@ class ProtCryoparesFinetune(ProtCryoparesParticles):
         words = ["--symmetry", model.getSymmetry(), "--finetune_checkpoint_dir", model.getPath()]
         return self._particleArguments() + words + ["--config_file", self._modelConfig()]
 
+    def _configFile(self) -> Optional[str]:
+        return self._modelConfig()
+
     def _modelConfig(self) -> str:
         return os.path.join(self.inputModel.get().getPath(), "config.yml")
 
@@ -67,8 +69,7 @@ class ProtCryoparesFinetune(ProtCryoparesParticles):
             return []
         if not os.path.isfile(self._modelConfig()):
             return [f"{self._modelConfig()} is missing: the model's folder was moved or is damaged. Import the model again."]
-        problems = settings_problems(self._settings(), self.batch_size.get(), self._modelConfig())
-        return problems + self._halfSetProblems(model.getHalfSets())
+        return super()._settingsProblems() + self._halfSetProblems(model.getHalfSets())
 
     def _halfSetProblems(self, names: List[str]) -> List[str]:
         wanted = ["half1", "half2"] if self.split_halfs.get() else ["allParticles"]

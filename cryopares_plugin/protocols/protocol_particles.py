@@ -70,9 +70,11 @@ class ProtCryoparesParticles(ProtCryoparesBase):
     def _trainingArguments(self) -> List[str]:
         raise NotImplementedError
 
-    def _validate(self) -> List[str]:
+    def _problems(self) -> List[str]:
         particles = self.inputParticles.get()
-        found = [] if particles is None else particle_problems(particles, needs_ctf=self._needsCtf())
+        found = (
+            [] if particles is None else particle_problems(particles, needs_ctf=self._needsCtf(), half_sets=self.split_halfs.get())
+        )
         return found + self._settingsProblems()
 
     def _needsCtf(self) -> bool:
@@ -80,10 +82,7 @@ class ProtCryoparesParticles(ProtCryoparesBase):
 
     def _warnings(self) -> List[str]:
         particles = self.inputParticles.get()
-        found = [] if particles is None else particle_warnings(particles, half_sets=self.split_halfs.get())
-        if self.usesGpu() and len(self.getGpuList()) > 1:
-            found.append("Several GPUs are chosen; this version trains on the first one.")
-        return found
+        return [] if particles is None else particle_warnings(particles, half_sets=self.split_halfs.get())
 
     def _methodsInput(self) -> str:
         particles = self.inputParticles.get()

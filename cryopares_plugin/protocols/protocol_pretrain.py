@@ -54,7 +54,7 @@ class ProtCryoparesPretrain(ProtCryoparesBase):
     def _mapFile(self) -> str:
         return self._getExtraPath("input_map.mrc")
 
-    def _validate(self) -> List[str]:
+    def _problems(self) -> List[str]:
         volume = self.inputVolume.get()
         found = [] if volume is None else _volume_problems(volume)
         return found + self._symmetryProblems() + self._settingsProblems()

@@ -40,7 +40,8 @@ class ProtCryoparesTrain(ProtCryoparesParticles):
             expertLevel=LEVEL_ADVANCED,
             label="Map to simulate from",
             help="Optional. The network first learns from simulated views of this map, of less and less signal, then from "
-            "the particles. It helps where particles are few or noisy.",
+            "the particles. It helps where particles are few. Without a map, but with a number of epochs below, each half set "
+            "makes a map of its own particles.",
         )
         add_fields(group, self._simulationFields())
 
@@ -66,8 +67,7 @@ class ProtCryoparesTrain(ProtCryoparesParticles):
         return ["--map_fname_for_simulated_pretraining", self._mapFile()] if self._map() else []
 
     def _settings(self) -> List[str]:
-        simulation = overrides(self, self._simulationFields()) if self._map() else []
-        return [*simulation, *super()._settings()]
+        return [*overrides(self, self._simulationFields()), *super()._settings()]
 
     def _mapFile(self) -> str:
         return self._getExtraPath("input_map.mrc")
@@ -75,5 +75,5 @@ class ProtCryoparesTrain(ProtCryoparesParticles):
     def _map(self) -> Any:
         return self.inputVolume.get()
 
-    def _validate(self) -> List[str]:
-        return super()._validate() + self._symmetryProblems()
+    def _problems(self) -> List[str]:
+        return super()._problems() + self._symmetryProblems()

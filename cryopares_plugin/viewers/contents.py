@@ -33,6 +33,18 @@ ITEMS = [
         "The median error on a map of the sphere. Views with large errors are rare in the training set, or look like others.",
     ),
     Item(
+        "defocus",
+        "Particles held out, at the best epoch",
+        "Errors by defocus",
+        "The median error of particles of about the same defocus, with the middle half of them. Little defocus shows little.",
+    ),
+    Item(
+        "confidence",
+        "Particles held out, at the best epoch",
+        "Confidence",
+        "Whether the confidence that the network states comes true, and how much better its surest particles are.",
+    ),
+    Item(
         "view_map",
         "Training particles",
         "View directions",

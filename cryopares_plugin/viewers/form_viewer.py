@@ -8,7 +8,9 @@ from typing import Any, Callable, Dict, List
 from pyworkflow.protocol import params
 from pyworkflow.viewer import ProtocolViewer
 
+from cryopares_core.plots.confidence import draw_confidence, has_confidence
 from cryopares_core.plots.curves import draw_learning_curves
+from cryopares_core.plots.defocus import draw_defocus, has_defocus
 from cryopares_core.plots.errors import draw_error_histograms
 from cryopares_core.plots.records import RunRecord, read_run
 from cryopares_core.plots.sphere import draw_error_maps, draw_view_distribution
@@ -30,6 +32,7 @@ from cryopares_plugin.viewers.tensorboard import TensorBoardWindow
 ALL = "all"
 NO_EPOCH = "The first epoch has not ended yet. Its values appear here as soon as it has."
 NO_VALIDATION = "No particles have been validated yet. This appears when the first epoch of training has ended."
+NOT_KNOWN = "This is not known of the particles held out: too few were held out, or the run is one of an earlier version."
 NO_GALLERY = "There is no gallery yet. It is made when training begins, from the first particles."
 NO_MODEL = "There is no model yet. The first one is saved when the first epoch of training has ended."
 NO_RUN = "The run has left nothing yet: its folder {folder} does not exist."
@@ -129,6 +132,12 @@ class CryoparesFormViewer(ProtocolViewer):
     def _show_error_map(self, _: Any = None) -> None:
         self._show_validation("Errors by view direction", 6.2, draw_error_maps)
 
+    def _show_defocus(self, _: Any = None) -> None:
+        self._show_if(has_defocus, "Errors by defocus", (8.0, 4.2), draw_defocus)
+
+    def _show_confidence(self, _: Any = None) -> None:
+        self._show_if(has_confidence, "Confidence and its calibration", (12.5, 4.6), draw_confidence)
+
     def _show_view_map(self, _: Any = None) -> None:
         if any(half.views is not None for half in self._record().halves.values()):
             self._open_figure("View directions of the training particles", (7.2, 4.8), draw_view_distribution)
@@ -170,6 +179,15 @@ class CryoparesFormViewer(ProtocolViewer):
             self._open_figure(title, (width * len(ready), 4.4), draw)
         else:
             self._say(NO_VALIDATION)
+
+    def _show_if(self, drawable: Callable[[RunRecord], bool], title: str, size_inches: Any, draw: Callable[..., None]) -> None:
+        """A picture where the particles that were held out are known well enough."""
+        record = self._record()
+        if drawable(record):
+            self._open_figure(title, size_inches, draw)
+        else:
+            validated = any(half.validation is not None for half in record.halves.values())
+            self._say(NOT_KNOWN if validated else NO_VALIDATION)
 
     def _open_figure(self, title: str, size_inches: Any, draw: Callable[..., None]) -> None:
         title = f"{title} - {self._name()}"

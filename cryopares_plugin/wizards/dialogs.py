@@ -148,14 +148,12 @@ class BoxDialog(ParticleDialog):
         if self.average.n_particles:
             stored = memory_text(store_bytes(self.average.n_particles, box_px, self.channels))
             yield f"Memory for the {self.average.n_particles:,} prepared pictures: {stored}."
-        if self.default_network:
-            kept = memory_text(step_bytes(self.batch_size, box_px))
-            yield (
-                f"GPU memory for a batch of {self.batch_size} pictures: {kept} of values that training keeps (counted, U-Net), "
-                "and more for weights and workspace."
-            )
-        else:
+        if not self.default_network:
             yield "GPU memory for a batch: not known for this network."
+            return
+        kept = memory_text(step_bytes(self.batch_size or 1, box_px))
+        pictures = f"a batch of {self.batch_size} pictures" if self.batch_size else "each picture of a batch (as many as fit)"
+        yield f"GPU memory for {pictures}: {kept} of values that training keeps (counted, U-Net), and more for weights."
 
 
 def propose_for(average: Average) -> Proposal:

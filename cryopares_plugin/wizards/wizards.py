@@ -28,7 +28,7 @@ class CryoparesBoxWizard(Wizard):
             return
         protocol = form.protocol
         two_channels = _value(protocol, "ctf_correction") == "concat_phase_flip"
-        dialog = BoxDialog(form.root, average, protocol.batch_size.get() or 1, _is_default_network(protocol), 1 + two_channels)
+        dialog = BoxDialog(form.root, average, protocol.batch_size.get() or 0, _is_default_network(protocol), 1 + two_channels)
         if dialog.resultYes():
             _fill(form, dialog.values)
 

@@ -32,7 +32,7 @@ def scenario(driver: Driver, window: Any) -> Scenario:
     yield lambda: alive(FormWindow)
     sys.stdout.write(f"form opened in {time.perf_counter() - clicked:.2f} s\n")
     form = alive(FormWindow)[0]
-    form.root.geometry("1080x860+20+20")  # all of the longest tab
+    form.root.geometry("1200x860+20+20")  # all of the longest tab
     yield None
     driver.picture("2_form")
 

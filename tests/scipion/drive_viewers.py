@@ -11,7 +11,7 @@ from typing import Any
 import pyworkflow as pw
 from gui import Driver, Scenario, alive, drive, eye, windows
 
-FIGURES = ("curves", "histogram", "error_map", "view_map")
+FIGURES = ("curves", "histogram", "error_map", "defocus", "confidence", "view_map")
 seen: dict[str, Any] = {}
 
 

@@ -7,9 +7,10 @@ import pytest
 from installation import QUICK, Installation, project_with_particles
 
 pytestmark = [pytest.mark.timeout(500), pytest.mark.xdist_group("protocols")]
+AUTO = QUICK | {"batch_size": 0}  # as many pictures as the memory holds
 TRAIN = f"""
 project = open_project("trained")
-run = project.newProtocol(ProtCryoparesTrain, n_epochs=1, split_halfs=False, **{QUICK!r})
+run = project.newProtocol(ProtCryoparesTrain, n_epochs=1, split_halfs=False, **{AUTO!r})
 link(run.inputParticles, project.getRuns()[0], "outputParticles")
 project.launchProtocol(run, wait=True)
 project.exportProtocols(project.getRuns(), "workflow.json")

@@ -60,6 +60,19 @@ def test_a_whole_protocol_is_cancelled_and_goes_on(queue: Run) -> None:
     assert f"{[list(range(1, 31))] * 2} True False" in said, said
 
 
+def test_a_job_that_is_told_to_end_saves_and_says_how_to_go_on(queue: Run) -> None:
+    """As at its time limit: all of its processes get a signal."""
+    code = """if True:
+        wait_for_checkpoint(run)
+        told = time.time()
+        slurm("scancel", "--signal=TERM", "--full", str(run.getJobIds()[0]))
+        wait_until_ended(run)
+        print("saved:", os.path.getmtime(os.path.join(run.getRunDir(), "half1", "checkpoints", "last.ckpt")) > told)
+        wait_for(lambda: not slurm("squeue", "-h"), 20)"""
+    said = queue(code, "40", "0", "N")
+    assert "ended: failed" in said and "Continue (run mode) goes on from there" in said and "saved: True" in said, said
+
+
 def test_each_job_of_a_protocol(queue: Run) -> None:
     code = """if True:
         wait_for(lambda: slurm("squeue", "-h"))

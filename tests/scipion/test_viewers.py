@@ -39,7 +39,7 @@ def trained(scipion: Installation) -> Path:
     """The run folder of a tiny network, trained for one epoch."""
     options = "--particles_star_fname simulated/particles.star --particles_dir simulated --symmetry C1 --train_save_dir trained"
     command = [sys.executable, "-m", "cryopares_train", *options.split(), "--n_epochs", "1", "--batch_size", "16"]
-    done = scipion.run(*command, "--accelerator", "cpu", "--config", *TINY.split())
+    done = scipion.run(*command, "--accelerator", "cpu", "--config", *TINY.split(), "train.val_fraction=0.3")
     assert done.returncode == 0, done.stdout + done.stderr
     return scipion.folder / "trained" / "version_0"
 
@@ -66,15 +66,23 @@ def drive(scipion: Installation, script: str, project: str, pictures: Path) -> d
 def test_all_that_analyze_results_shows(scipion: Installation, project: str, artefacts: Path) -> None:
     seen = drive(scipion, "drive_viewers.py", project, artefacts / "viewers")
     assert seen["opened"] < 1.0
-    for name in ("curves", "histogram", "error_map", "view_map", "gallery", "report", "tensorboard", "model"):
+    for name in (
+        "curves",
+        "histogram",
+        "error_map",
+        "defocus",
+        "confidence",
+        "view_map",
+        "gallery",
+        "report",
+        "tensorboard",
+        "model",
+    ):
         assert seen[f"{name} before"].endswith((".", "exist.")), name
     assert "first epoch has not ended yet" in seen["curves before"]
-    assert [seen[name] for name in ("curves", "error_map", "gallery", "model")] == [
-        "FigureWindow",
-        "FigureWindow",
-        "PictureWindow",
-        "ModelWindow",
-    ]
+    shown = {name: seen[name] for name in ("curves", "error_map", "defocus", "confidence", "gallery", "model")}
+    assert shown.pop("gallery") == "PictureWindow" and shown.pop("model") == "ModelWindow"
+    assert set(shown.values()) == {"FigureWindow"}
     assert seen["points"] == [1, 2], "the curves follow the run"
     assert seen["tensorboard"] == [200, True]
     assert seen["stopped"]
