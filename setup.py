@@ -56,7 +56,7 @@ TEST = [
     'scipion-em-relion; python_version >= "3.11" and python_version < "3.13"',
 ]
 # Each is a program, and a module for `python -m cryopares_…`.
-COMMANDS = ("train", "simulate", "report", "cache", "check")
+COMMANDS = ("train", "infer", "refine", "reconstruct", "compare_poses", "export_model", "simulate", "report", "cache", "check")
 
 setup(
     name="scipion-em-cryopares",

@@ -7,7 +7,7 @@ import ctypes
 
 # Of glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_LARGE = 1 << 30
+_LARGE = (1 << 31) - 1
 
 
 def keep_freed_memory() -> None:

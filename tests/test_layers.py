@@ -136,6 +136,10 @@ def test_the_plugin_knows_only_the_light_core(path: Path) -> None:
         "cryopares_core.commands.train",
         "cryopares_core.commands.simulate",
         "cryopares_core.commands.check",
+        "cryopares_core.commands.refine",
+        "cryopares_core.commands.infer",
+        "cryopares_core.commands.reconstruct",
+        "cryopares_core.commands.compare_poses",
     ],
 )
 def test_importing_brings_no_torch(module: str) -> None:

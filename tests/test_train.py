@@ -108,7 +108,7 @@ def test_a_run_tells_of_its_particles(run, particles):
         ].tolist()
     assert read_run(run).finished
     page = (run / "report.html").read_text()
-    assert "not finished" not in page and "half2: the particles held out" in page and page.count("data:image/png") == 7
+    assert "not finished" not in page and "half2: the particles held out" in page and page.count("data:image/png") == 12
     assert (run / "gallery.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,19 +1,59 @@
-"""Poses of particles by a trained network."""
+"""Poses of particles, and how sure they are, as a stream of batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from cryopares_core.errors import UserError
+from cryopares_core.inference.confidence import Judge, Judged
+from cryopares_core.inference.models import TrainedModel
+from cryopares_core.inference.policy import Assignment
+from cryopares_core.inference.stream import PreparedBatch, file_order, picture_names, prepared_stream
 from cryopares_core.model.network import PoseNetwork
+from cryopares_core.model.precision import uses_bfloat16
+from cryopares_core.model.prediction import PosePredictor
 from cryopares_core.model.storage import ModelCard
-from cryopares_core.model.turns import average_over_quarter_turns
-from cryopares_core.particles.prepare import prepare_particles
-from cryopares_core.particles.preprocess import PreprocessSettings, network_mask
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.training.phases import Phases
+
+Progress = Callable[[int, int], None]
+MOST_ON_PROCESSOR = 32  # pictures: more at once are no faster there, and take their memory
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How poses are found: pictures at a time, modes of each, and whether quarter turns are averaged over."""
+
+    batch_size: int = 64
+    top_k: int = 1
+    quarter_turns: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found for some particles.
+
+    Attributes
+    ----------
+    eulers_degs : `(m, k, 3)` poses, the surest first
+    confidence : `(m, k)` probability that each is within 5 degrees of the truth; 0 where there are fewer, and for broken pictures
+    near : `(m, k)` probability that each is within 15 degrees, so that refinement finds the truth
+    stated : `(m, k)` the network's own confidence
+    fit : `(m, k)` correlation with the map; 0 where there is no map
+    broken : `(m,)` whether the picture could not be used
+    """
+
+    eulers_degs: np.ndarray
+    confidence: np.ndarray
+    near: np.ndarray
+    stated: np.ndarray
+    fit: np.ndarray
+    broken: np.ndarray
 
 
 def predict_poses(
@@ -23,29 +63,114 @@ def predict_poses(
     device: torch.device,
     batch_size: int = 64,
     quarter_turns: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """The most probable pose of each particle, `(n, 3, 3)` float32 on the CPU, in the order of the table.
 
     The pictures are prepared as they were for training, from the model's card: the poses in the table are not used, but its shifts
     centre the particles. `quarter_turns` averages over the four turns of each picture, at four times the cost.
+
+    Raises
+    ------
+    UserError : pictures are constant or hold values that are not finite, or a stack cannot be read
     """
-    wanted = card.config["datamanager"]["particlesDataset"]
-    settings = PreprocessSettings(
-        sampling_rate_angs=card.sampling_rate_angs,
-        image_size_px=card.image_size_px,
-        ctf_mode=wanted["ctf_correction"],
-        mask_radius_angs=wanted["mask_radius_angs"],
-    )
-    images = prepare_particles(table, settings, device)
-    mask = network_mask(card.image_size_px, card.sampling_rate_angs, wanted["mask_radius_angs"]).to(device)
-    network = network.to(device).eval()
-    predict = partial(average_over_quarter_turns, network, network.density.wigner) if quarter_turns else network
-    poses = []
-    with torch.inference_mode():
-        for batch in images.split(batch_size):
-            coefficients = predict(batch.to(device).float() * mask)
-            poses.append(network.density.poses(coefficients, network.density.grid_values(coefficients)).cpu())
-            if progress:
-                progress(sum(map(len, poses)), len(images))
-    return torch.cat(poses)
+    predict = _predictor([network], card, device, PredictionSettings(batch_size, 1, quarter_turns))
+    poses, done, broken = torch.zeros(len(table), 3, 3), 0, list[np.ndarray]()
+    for batch in prepared_stream(table, file_order(table), card.preparation, device, batch_size):
+        broken.append(batch.broken)
+        if len(batch.indices):
+            poses[batch.indices] = predict(batch.images).poses[:, 0].cpu()
+        done += len(batch.indices) + len(batch.broken)
+        if progress:
+            progress(done, len(table))
+    names = picture_names(table, np.concatenate(broken)) if broken else []
+    if names:
+        raise UserError([f"Picture {name}: it is constant, or has pixels that are not finite. Take it out." for name in names])
+    return poses
+
+
+def _predictor(
+    networks: Sequence[PoseNetwork], card: ModelCard, device: torch.device, settings: PredictionSettings
+) -> PosePredictor:
+    """With the model's own mask, symmetry and arithmetic."""
+    bfloat16 = uses_bfloat16(card.config["train"]["precision"], device)
+    return PosePredictor(networks, card.mask(), card.symmetry, device, bfloat16, settings.top_k, settings.quarter_turns)
+
+
+class ShardPredictor:
+    """Finds the poses of some particles of a table.
+
+    Parameters
+    ----------
+    assignment : which models find which particles
+    models : by name
+    device : where the work is done
+    phases : told where the time goes
+    """
+
+    def __init__(
+        self,
+        table: ParticleTable,
+        assignment: Assignment,
+        models: dict[str, TrainedModel],
+        device: torch.device,
+        settings: PredictionSettings,
+        phases: Phases,
+    ):
+        self.table, self.team, self.device, self.settings, self.phases = table, assignment.team, device, settings, phases
+        at_work = {number: [models[name] for name in assignment.teams[number]] for number in np.unique(assignment.team).tolist()}
+        self.card = next(iter(at_work.values()))[0].card
+        self.predictors = {
+            number: _predictor([model.network for model in team], self.card, device, settings) for number, team in at_work.items()
+        }
+        self.judges = {number: Judge(team, device) for number, team in at_work.items()}
+        self.at_once = settings.batch_size if device.type == "cuda" else min(settings.batch_size, MOST_ON_PROCESSOR)
+
+    def __call__(self, order: np.ndarray, progress: Callable[[int], None]) -> Found:
+        """The particles of `order`, which is part of the table's file order. `progress` is told how many are done."""
+        found, done = _nothing(len(order), self.settings.top_k), 0
+        by_number = np.argsort(order)
+        # So many that each team gets about as many as it wants.
+        count = self.settings.batch_size * len(self.judges)
+        stream = prepared_stream(self.table, order, self.card.preparation, self.device, count, self.phases)
+        for batch in self._timed(stream):
+            places = by_number[np.searchsorted(order, batch.indices, sorter=by_number)]
+            for number, rows in self._shared_out(batch):
+                judged = self._of_team(number, batch, rows)
+                for field in fields(Judged):
+                    getattr(found, field.name)[places[rows]] = getattr(judged, field.name)
+            found.broken[places] = False
+            done += len(batch.indices) + len(batch.broken)
+            progress(done)
+        return found
+
+    def _timed(self, stream: Iterator[PreparedBatch]) -> Iterator[PreparedBatch]:
+        while True:
+            with self.phases("preparing pictures"):
+                batch = next(stream, None)
+            if batch is None:
+                return
+            yield batch
+
+    def _shared_out(self, batch: PreparedBatch) -> Iterator[tuple[int, np.ndarray]]:
+        """Each team with rows of the batch, no more at a time than the network is to have."""
+        for number in self.judges:
+            rows = np.flatnonzero(self.team[batch.indices] == number)
+            for first in range(0, len(rows), self.at_once):
+                yield number, rows[first : first + self.at_once]
+
+    def _of_team(self, number: int, batch: PreparedBatch, rows: np.ndarray) -> Judged:
+        places = torch.from_numpy(rows).to(self.device)
+        pictures = batch.images if len(rows) == len(batch.images) else batch.images[places]
+        with self.phases("network"):
+            modes = self.predictors[number](pictures)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        with self.phases("confidence"):
+            return self.judges[number](modes, pictures, batch.ctf.chosen(places, self.device))
+
+
+def _nothing(count: int, top_k: int) -> Found:
+    """Before anything is found: as of broken pictures."""
+    confidence, near, stated, fit = (np.zeros((count, top_k), np.float32) for _ in range(4))
+    return Found(np.zeros((count, top_k, 3), np.float32), confidence, near, stated, fit, np.ones(count, dtype=bool))

@@ -71,7 +71,7 @@ class PoseDensity(nn.Module):
     @torch.no_grad()
     def poses(self, coefficients: Tensor, values: Tensor, newton_steps: int = 4) -> Tensor:
         """The density's highest mode, refined off the grid: pose matrices `(b, 3, 3)`, float32."""
-        best = values.argmax(dim=0)
+        best = self._highest(values)
         pose = euler_degs_to_matrix(self.grid.eulers_degs(best)).to(coefficients)
         height = torch.gather(values, 0, best[None])[0]
         for _ in range(newton_steps):
@@ -82,6 +82,15 @@ class PoseDensity(nn.Module):
             pose = torch.where(better[:, None, None], moved, pose)
             height = torch.where(better, new_height, height)
         return pose
+
+    def _highest(self, values: Tensor) -> Tensor:
+        """The highest grid point of each picture, `(points, b)` -> `(b,)`: directions first, since a processor looks for the row of
+        a maximum much more slowly than for the maximum.
+        """
+        directions = values.unflatten(0, (-1, len(self.grid.psi)))
+        direction = directions.amax(dim=1).argmax(dim=0)
+        turn = directions[direction, :, torch.arange(values.shape[1], device=values.device)].argmax(dim=1)
+        return direction * len(self.grid.psi) + turn
 
     @torch.no_grad()
     def mass_within(self, coefficients: Tensor, poses: Tensor, radius_degs: float) -> Tensor:

@@ -18,6 +18,7 @@ from cryopares_core.config.merge import load_config
 from cryopares_core.errors import UserError
 from cryopares_core.files import atomic_path, write_text
 from cryopares_core.model.network import PoseNetwork
+from cryopares_core.particles.preprocess import PreprocessSettings, network_mask
 
 FORMAT = 1
 
@@ -39,6 +40,16 @@ class ModelCard:
         """A network of the right shape, with fresh weights."""
         settings = load_config(None, _flat(self.config)).models.image2sphere
         return PoseNetwork(settings, self.symmetry, self.image_size_px, self.in_channels)
+
+    @property
+    def preparation(self) -> PreprocessSettings:
+        """How its pictures are prepared."""
+        wanted = self.config["datamanager"]["particlesDataset"]
+        return PreprocessSettings(self.sampling_rate_angs, self.image_size_px, wanted["ctf_correction"], wanted["mask_radius_angs"])
+
+    def mask(self) -> Tensor:
+        """What is laid on its pictures, `(s, s)`."""
+        return network_mask(self.image_size_px, self.sampling_rate_angs, self.preparation.mask_radius_angs)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> list[str]:
@@ -73,7 +84,7 @@ def load_model(folder: Path) -> tuple[PoseNetwork, ModelCard]:
     UserError : the folder holds no model, or one that is damaged or of a newer format.
     """
     weights = read_weights(folder)
-    card = _read_card(folder)
+    card = read_card(folder)
     network = card.network()
     problems = copy_weights(network, weights)
     if problems:
@@ -81,14 +92,18 @@ def load_model(folder: Path) -> tuple[PoseNetwork, ModelCard]:
     return network.eval(), card
 
 
-def _read_card(folder: Path) -> ModelCard:
+def read_card(folder: Path) -> ModelCard:
+    """The card of a model alone. Raises UserError as `load_model` does."""
     path = folder / "model.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.get("format", 0) > FORMAT:
             raise UserError(f"{path}: format {values['format']} is newer than this version knows ({FORMAT}). Update CryoPARES.")
-        return ModelCard(**values)
-    except (OSError, ValueError, TypeError) as error:
+        card = ModelCard(**values)
+        if not (card.sampling_rate_angs > 0 and 8 <= card.image_size_px <= 4096 and card.in_channels == card.preparation.channels):
+            raise ValueError("its pictures have no possible size")
+        return card
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path}: cannot be read as a CryoPARES model ({error}). Copy the model again, or train it.") from error
 
 

@@ -107,14 +107,14 @@ def prepared_batches(
     with such pictures are not given.
     """
     preprocess, problems = Preprocessor(settings), []
-    wanted = ((number, indices) for number, indices in enumerate(_batches(table, batch_size)) if number not in done)
-    for number, indices, images in _read_ahead(table, wanted):
-        found = _picture_problems(table, indices, images)
+    wanted = ((number, indices) for number, indices in enumerate(batches_of_files(table, batch_size)) if number not in done)
+    for number, indices, images in read_ahead(table, wanted):
+        found = picture_problems(table, indices, images)
         problems += found
         if not found:
             yield number, indices, _prepared(preprocess, table, indices, images, device)
     if problems:
-        raise UserError(_shortened(problems))
+        raise UserError(shortened_problems(problems))
 
 
 def _prepared(
@@ -128,7 +128,7 @@ def _prepared(
     return pictures.clamp(-LARGEST_FLOAT16, LARGEST_FLOAT16).half().cpu()
 
 
-def _batches(table: ParticleTable, batch_size: int) -> Iterator[np.ndarray]:
+def batches_of_files(table: ParticleTable, batch_size: int) -> Iterator[np.ndarray]:
     """Indices of pictures of one box and pixel size, in the order in which they lie in the files."""
     order = np.lexsort((table.slice_id, table.stack_id, table.pixel_size_angs, table.image_size_px))
     pixel, box = table.pixel_size_angs[order], table.image_size_px[order]
@@ -137,7 +137,7 @@ def _batches(table: ParticleTable, batch_size: int) -> Iterator[np.ndarray]:
         yield from (group[start : start + batch_size] for start in range(0, len(group), batch_size))
 
 
-def _read_ahead(table: ParticleTable, batches: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def read_ahead(table: ParticleTable, batches: Iterable[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Numbers, indices and raw pictures; the next batch is read while the caller works on this one."""
     with ThreadPoolExecutor(max_workers=1) as reader:
         waiting = None
@@ -150,7 +150,7 @@ def _read_ahead(table: ParticleTable, batches: Iterable[tuple[int, np.ndarray]])
             yield waiting[0], waiting[1], waiting[2].result()
 
 
-def _picture_problems(table: ParticleTable, indices: np.ndarray, images: np.ndarray) -> list[str]:
+def picture_problems(table: ParticleTable, indices: np.ndarray, images: np.ndarray) -> list[str]:
     pixels = images.reshape(len(images), -1)
     lowest, highest = pixels.min(axis=1), pixels.max(axis=1)
     finite = np.isfinite(lowest) & np.isfinite(highest)
@@ -162,7 +162,7 @@ def _picture_problems(table: ParticleTable, indices: np.ndarray, images: np.ndar
     return problems
 
 
-def _shortened(problems: list[str]) -> list[str]:
+def shortened_problems(problems: list[str]) -> list[str]:
     if len(problems) <= NAMES_SHOWN:
         return problems
     return [*problems[:NAMES_SHOWN], f"... and {len(problems) - NAMES_SHOWN} more pictures like these."]

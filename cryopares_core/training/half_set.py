@@ -21,6 +21,7 @@ from cryopares_core.particles.batches import PreparedDataset
 from cryopares_core.particles.ctf import ctf_tensors
 from cryopares_core.particles.store import PreparedPictures
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.training.calibrate import calibrate_half_set
 from cryopares_core.training.checkpoints import Checkpoints
 from cryopares_core.training.curriculum import FIRST_SNR, NoiseCurriculum
 from cryopares_core.training.fit import fit
@@ -93,7 +94,20 @@ def train_half_set(plan: Plan, particles: Particles, half: HalfSet, simulation: 
             pretrain(plan, simulation, folder, title, len(half.train_ids), half.number, network)
     if fresh and not wants_views and plan.config.train.noise_curriculum and _curriculum_goes_on(state):
         curriculum = _curriculum(plan, particles, half)
-    return fit(plan, _stage(plan, particles, half, curriculum), network, state)
+    result = fit(plan, _stage(plan, particles, half, curriculum), network, state)
+    _calibrate(plan, particles, half)
+    return result
+
+
+def _calibrate(plan: Plan, particles: Particles, half: HalfSet) -> None:
+    """How far the finished model may be trusted, learned from the particles held out, with the help of the half set's map."""
+    if plan.fabric.broadcast(not (half.folder / "starting_map.mrc").is_file()):
+        _starting_map(plan, particles, half)
+    with plan.phases("calibration"):
+        if plan.fabric.is_global_zero:
+            angles = torch.from_numpy(particles.table.eulers_deg)
+            calibrate_half_set(half.folder, particles.images, angles, particles.known.ctf, half.val_ids, plan.device)
+        plan.fabric.barrier()
 
 
 def _curriculum_goes_on(state: dict[str, Any] | None) -> bool:

@@ -1,0 +1,97 @@
+"""The options of `cryopares_infer`."""
+
+from dataclasses import dataclass
+from typing import List, Optional
+
+from cryopares_core.config.arguments import ACCELERATORS
+from cryopares_core.config.parameters import param
+
+SAME_HALF, ONE_MODEL, BOTH = "same_half", "one_model", "both"
+POLICIES = (SAME_HALF, ONE_MODEL, BOTH)
+MODELS = ("half1", "half2", "allParticles", "simulated")
+
+
+@dataclass
+class InferArguments:
+    """Which particles, by which models, and where the poses go."""
+
+    particles_star_fname: str = param("", "RELION STAR file of the particles; poses in it are not needed.", required=True)
+    particles_dir: Optional[str] = param(
+        None, "Folder that the picture names in the STAR file start from. Without it: the STAR file's folder, then its parents."
+    )
+    checkpoint_dir: str = param(
+        "", "Trained model: a run's folder version_N, the folder of one of its half sets, or a .cryopares file.", required=True
+    )
+    results_dir: str = param("", "Folder for the results; a run that was stopped goes on there.", required=True)
+    symmetry: Optional[str] = param(
+        None, "Point group that you expect; a model of another one is refused. Null takes the model's.", label="Symmetry"
+    )
+    policy: str = param(
+        SAME_HALF,
+        "Which model for which particles: that of the particle's own half set, so that half maps stay independent; one model for "
+        "all; or both models together, which is more exact.",
+        choices=POLICIES,
+        label="Which model",
+    )
+    model: Optional[str] = param(
+        None,
+        "The model of --policy one_model; null takes allParticles, else half1.",
+        choices=MODELS,
+        advanced=True,
+        label="The one model",
+    )
+    top_k: int = param(1, "Poses to keep of each particle, the most probable ones.", low=1, high=10, label="Poses of each particle")
+    confidence_threshold: Optional[float] = param(
+        None,
+        "Keep particles of which it is at least so probable that the pose is within 5°; null keeps all.",
+        low=0.0,
+        high=1.0,
+        label="Least confidence",
+    )
+    quarter_turns: bool = param(
+        False,
+        "Average over the four quarter turns of each picture: somewhat more exact, at four times the cost.",
+        label="Average over quarter turns?",
+    )
+    refine: bool = param(
+        False,
+        "Refine poses and shifts against a map afterwards: that of the training particles of the same half set, or a given one.",
+        label="Refine the poses?",
+    )
+    reference_fname: Optional[str] = param(
+        None, "Map (MRC) for --refine, of any box and pixel size; null takes that of the training particles."
+    )
+    reference_half2_fname: Optional[str] = param(
+        None, "Map for the particles of half set 2; --reference_fname is that of half set 1 then."
+    )
+    resolution_angs: float = param(
+        8.0,
+        "Finest detail that --refine looks at: no finer than the map is reliable.",
+        unit="Å",
+        above=0,
+        high=200,
+        label="Resolution limit",
+    )
+    reconstruct: bool = param(
+        False, "Make half maps of the particles kept, and their Fourier shell correlation.", label="Reconstruct a map?"
+    )
+    batch_size: int = param(64, "Pictures that the network is given at once.", low=1, high=100_000, label="Batch size")
+    shard_size: int = param(
+        10_000, "Particles after which their poses are written down; a run that is killed loses no more.", low=1, advanced=True
+    )
+    n_threads: Optional[int] = param(None, "Threads of the processor, of all processes together; null means all.", low=1)
+    devices: Optional[int] = param(
+        None, "GPUs of this machine to share the work, or processes without a GPU; null means all GPUs, or one process.", low=1
+    )
+    accelerator: str = param("auto", "Where to compute; auto takes a GPU if there is one.", choices=ACCELERATORS)
+
+    def problems(self) -> List[str]:
+        """Rules that tie several options together."""
+        found = []
+        if self.model is not None and self.policy != ONE_MODEL:
+            found.append(f"--model={self.model} needs --policy {ONE_MODEL} (it is {self.policy}).")
+        if (self.reference_fname or self.reference_half2_fname) and not self.refine:
+            found.append("--reference_fname is for --refine: add that.")
+        if self.reference_half2_fname and not self.reference_fname:
+            found.append("--reference_half2_fname needs --reference_fname, the map of half set 1.")
+        return found

@@ -1,0 +1,112 @@
+"""The second step: poses and shifts refined against the maps of the training particles, or given ones, shard by shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryopares_core.errors import UserError
+from cryopares_core.geometry.rotations import euler_degs_to_matrix
+from cryopares_core.inference.checks import mask_radius_angs
+from cryopares_core.inference.job import Job, Work, stamp, work_through
+from cryopares_core.inference.predict import Found
+from cryopares_core.inference.refine import Refiner
+from cryopares_core.inference.refine_maps import Reference
+from cryopares_core.inference.refine_references import read_references
+from cryopares_core.inference.refine_results import RefinedPoses
+from cryopares_core.inference.refine_start import RefineSettings
+from cryopares_core.inference.results import Results
+from cryopares_core.inference.shards import Shards
+from cryopares_core.volumes.maps import read_map
+from cryopares_core.volumes.picture_fit import MAP
+
+FOLDER = "refined"
+LEAST_ERROR_DEGS, MOST_ERROR_DEGS = 2.0, 15.0  # that refinement is told to expect
+SHIFT_SEARCH_ANGS = 20.0  # where the file has no origins
+LEAST_SHARE = 0.1  # of the surest pose's confidence: less likely ones are not refined
+
+
+def references_of(job: Job) -> dict[int, Reference]:
+    """The map of each half set: given ones, or those of the training particles of the models at work.
+
+    Raises
+    ------
+    UserError : a map is missing or cannot be read
+    """
+    arguments = job.arguments
+    if arguments.reference_fname:
+        return read_references(arguments.reference_fname, arguments.reference_half2_fname, None)
+    names = list(job.models)
+    of_half = {half: f"half{half}" if f"half{half}" in job.models else names[0] for half in (1, 2)}
+    missing = sorted({name for name in of_half.values() if not (job.models[name].folder / MAP).is_file()})
+    if missing:
+        raise UserError(
+            f"--refine: the model {' and '.join(missing)} has no {MAP} to refine against. Give a map with --reference_fname."
+        )
+    read = {name: Reference(*read_map(job.models[name].folder / MAP, job.card.sampling_rate_angs)) for name in of_half.values()}
+    return {half: read[name] for half, name in of_half.items()}
+
+
+def settings_of(job: Job) -> RefineSettings:
+    """How to refine the poses of these models."""
+    medians = [model.card.training.get("best", {}).get("val_median_geo_degs", 5.0) for model in job.models.values()]
+    arguments = job.arguments
+    return RefineSettings(
+        resolution_angs=arguments.resolution_angs,
+        mask_radius_angs=mask_radius_angs(job.card),
+        expected_error_degs=float(np.clip(max(medians), LEAST_ERROR_DEGS, MOST_ERROR_DEGS)),
+        shift_search_angs=0.0 if job.particles.centred else SHIFT_SEARCH_ANGS,
+        use_ctf=job.particles.table.ctf.voltage_kv.min() > 0,
+    )
+
+
+def refined_shards(job: Job) -> Shards:
+    """The shards of this step; they depend on the poses that refinement starts from."""
+    shards = Shards(job.results_dir / FOLDER, job.shards.order, job.shards.size)
+    asked = ("resolution_angs", "reference_fname", "reference_half2_fname")
+    maps = [name for name in (job.arguments.reference_fname, job.arguments.reference_half2_fname) if name]
+    about: dict[str, Any] = {**job.about, **{f"--{name}": getattr(job.arguments, name) for name in asked}}
+    shards.begin({**about, "maps": [stamp(name) for name in maps]})
+    return shards
+
+
+def refine(job: Job, references: dict[int, Reference]) -> None:
+    """Refine until all shards are done, once all poses are found."""
+    found, shifts = job.shards.read(Found), torch.from_numpy(job.particles.table.shifts_angs).float()
+    starts = _starts(found)
+
+    def begin() -> Work:
+        with job.phases("refining"):
+            refiner = Refiner(job.particles.table, references, settings_of(job), job.device)
+            refiner.calibrate(starts, shifts)
+
+        def work(members: np.ndarray, progress: Callable[[int], None]) -> RefinedPoses:
+            with job.phases("refining"):
+                return refiner(members, starts[members], shifts[members], lambda done, _: progress(done))
+
+        return work
+
+    work_through(job, refined_shards(job), "Refined", begin, wait=job.place.rank == 0)
+
+
+def _starts(found: Found) -> Tensor:
+    """Pose matrices `(n, k, 3, 3)` that are likely enough; in the place of others stands the first."""
+    poses = euler_degs_to_matrix(torch.from_numpy(found.eulers_degs).double()).float()
+    likely = torch.from_numpy(found.confidence >= LEAST_SHARE * found.confidence[:, :1])
+    poses = torch.where(likely[..., None, None], poses, poses[:, :1])
+    return poses[:, : max(1, int(likely.any(dim=0).sum()))]
+
+
+def take_refined(job: Job, results: Results) -> Results:
+    """The refined poses and shifts in the place of those that the network found.
+
+    They are right if one of the starts was near enough.
+    """
+    refined, found = refined_shards(job).read(RefinedPoses), job.shards.read(Found)
+    shifts, broken = refined.shifts_angs.astype(np.float64), results.broken | refined.broken
+    confidence = found.near.sum(axis=1, keepdims=True).clip(0, 1) * ~broken[:, None]
+    return Results(results.table, refined.eulers_degs[:, None], confidence, shifts, broken)

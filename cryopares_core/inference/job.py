@@ -1,0 +1,187 @@
+"""What an inference is about: its particles, its models, and who does what; all that can be wrong is told at once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cryopares_core.config.infer_arguments import SAME_HALF, InferArguments
+from cryopares_core.errors import UserError
+from cryopares_core.inference.checks import fit_problems, symmetry_problems
+from cryopares_core.inference.models import TrainedModel, load_models, model_folders
+from cryopares_core.inference.particles import NewParticles, read_new_particles
+from cryopares_core.inference.policy import Assignment, assign
+from cryopares_core.inference.processes import Place, device_of
+from cryopares_core.inference.shards import Shards
+from cryopares_core.inference.stream import file_order
+from cryopares_core.model.storage import ModelCard, read_card
+from cryopares_core.particles.table import ParticleTable
+from cryopares_core.progress import Countdown
+from cryopares_core.training.calibration import calibration_text
+from cryopares_core.training.phases import Phases
+
+logger = logging.getLogger(__name__)
+PREDICTIONS = "predictions"
+PIXEL_TOLERANCE = 1e-3
+# What may be another for the same results: where and how fast they are computed.
+OF_THE_MACHINE = ("batch_size", "n_threads", "devices", "accelerator", "shard_size")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that the steps of an inference work with. `about` is what poses depend on, by the names that the user knows."""
+
+    arguments: InferArguments
+    place: Place
+    device: torch.device
+    particles: NewParticles
+    models: dict[str, TrainedModel]
+    assignment: Assignment
+    shards: Shards
+    about: dict[str, Any]
+    phases: Phases
+
+    @property
+    def results_dir(self) -> Path:
+        return Path(self.arguments.results_dir)
+
+    @property
+    def card(self) -> ModelCard:
+        """What the models have in common."""
+        return next(iter(self.models.values())).card
+
+
+def prepare_job(arguments: InferArguments, place: Place, checkpoint_dir: Path, phases: Phases) -> Job:
+    """Read the models and the particles and see whether they fit. Nothing is written yet.
+
+    Raises
+    ------
+    UserError : with everything that is wrong
+    """
+    with phases("reading"):
+        device = device_of(place, arguments.accelerator, arguments.n_threads)
+        folders = model_folders(checkpoint_dir)
+        card = read_card(next(iter(folders.values())))
+        particles = _read(arguments, card)
+        assignment, told = assign(arguments.policy, arguments.model, folders, particles.table.half_set)
+        models = load_models(folders, assignment.names)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the processor with {torch.get_num_threads()} threads"
+    logger.info("%s. Computing on %s", told, where)
+    shards = Shards(Path(arguments.results_dir) / PREDICTIONS, file_order(particles.table), arguments.shard_size)
+    return Job(arguments, place, device, particles, models, assignment, shards, _about(arguments, models), phases)
+
+
+def _read(arguments: InferArguments, card: ModelCard) -> NewParticles:
+    problems = symmetry_problems(arguments.symmetry, card) + _folder_problems(Path(arguments.results_dir))
+    needs_halves = arguments.policy == SAME_HALF or arguments.refine or arguments.reconstruct
+    try:
+        folder = Path(arguments.particles_dir) if arguments.particles_dir else None
+        needs_ctf = card.preparation.ctf_mode != "none"
+        particles = read_new_particles(Path(arguments.particles_star_fname), folder, needs_ctf, needs_halves)
+        misfits, remarks = fit_problems(particles.table, card)
+        misfits += _kind_problems(particles.table) if arguments.reconstruct else []
+        problems += misfits
+    except UserError as error:
+        problems += error.problems
+    if problems:
+        raise UserError(problems)
+    for remark in particles.remarks + remarks:
+        logger.warning("%s", remark)
+    if particles.drawn:
+        logger.info(
+            "%s has no half sets (rlnRandomSubset): they are drawn at random and written with the poses, so that half maps will be "
+            "independent",
+            arguments.particles_star_fname,
+        )
+    n_stacks = len(particles.table.stack_paths)
+    logger.info("Read %s particles in %s stack%s", f"{len(particles.table):,}", f"{n_stacks:,}", "s" if n_stacks > 1 else "")
+    return particles
+
+
+def _kind_problems(table: ParticleTable) -> list[str]:
+    """A map has one box and one pixel size."""
+    boxes, pixels = np.unique(table.image_size_px), np.unique(table.pixel_size_angs)
+    if len(boxes) == 1 and np.ptp(pixels) <= PIXEL_TOLERANCE * pixels[0]:
+        return []
+    return [
+        f"--reconstruct: the particles have boxes of {', '.join(map(str, boxes))} px and pixels of "
+        f"{', '.join(f'{pixel:g}' for pixel in pixels)} Å, and a map has one of each. Extract them again, or leave it out."
+    ]
+
+
+def _folder_problems(folder: Path) -> list[str]:
+    """Whether the results can be written, without writing anything yet."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return []
+    return [f"--results_dir={folder}: {existing} is not a folder that you may write to. Give another folder."]
+
+
+Work = Callable[[np.ndarray, Callable[[int], None]], Any]
+
+
+def work_through(job: Job, shards: Shards, verb: str, begin: Callable[[], Work], wait: bool) -> None:
+    """Do all shards of a step together with other processes.
+
+    Parameters
+    ----------
+    verb : `Refined`, for the progress
+    begin : called once there is work; gives what finds, for some particles, a dataclass of arrays, and tells how many it has done
+    wait : until all shards are done; those of a process that dies are taken over
+    """
+    n, before, work, first = len(job.particles.table), shards.n_done(), None, job.place.rank == 0
+    if before and first:
+        logger.info("%s %s of %s particles earlier", verb, f"{before:,}", f"{n:,}")
+    countdown = Countdown(verb, "particles", logger.info if first else logger.debug)
+    for number in shards.mine(job.place.rank, wait):
+        work = work or begin()
+        tell = partial(_tell, countdown, shards.n_done() - before, n - before)
+        found = work(shards.particles(number), tell)
+        with job.phases("writing"):
+            shards.write(number, found)
+    if before < n:
+        countdown(n - before, n - before)
+
+
+def _tell(countdown: Countdown, earlier: int, total: int, done: int) -> None:
+    countdown(min(earlier + done, total - 1), total)  # the end is told when it is written
+
+
+def asked(arguments: InferArguments) -> dict[str, Any]:
+    """What of the arguments makes results these, with the time of the STAR file."""
+    values = {name: value for name, value in asdict(arguments).items() if name not in OF_THE_MACHINE}
+    return {**values, "star_file": stamp(arguments.particles_star_fname)}
+
+
+def _about(arguments: InferArguments, models: dict[str, TrainedModel]) -> dict[str, Any]:
+    """What poses depend on, by the names that the user knows."""
+    return {
+        "--particles_star_fname": stamp(arguments.particles_star_fname),
+        "--checkpoint_dir": {name: _fingerprint(model) for name, model in models.items()},
+        **{f"--{name}": getattr(arguments, name) for name in ("policy", "model", "top_k", "quarter_turns")},
+    }
+
+
+def stamp(path: str) -> list[int]:
+    """Size and time of change of a file; of one that is missing, nothing."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _fingerprint(model: TrainedModel) -> str:
+    digest = hashlib.sha256((model.folder / "model.safetensors").read_bytes())
+    if model.calibration is not None:
+        digest.update(calibration_text(model.calibration).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,171 @@
+"""Local refinement of poses and shifts against a map, or a map for each half set."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryopares_core.errors import UserError
+from cryopares_core.inference.refine_calibration import Calibration
+from cryopares_core.inference.refine_maps import HalfMaps, Reference
+from cryopares_core.inference.refine_pictures import Block, PictureSource
+from cryopares_core.inference.refine_results import RefinedPoses, best_start, not_refined
+from cryopares_core.inference.refine_start import RefineSettings, StartRefiner
+from cryopares_core.inference.refine_weights import equal_weights
+from cryopares_core.particles.table import ParticleTable
+from cryopares_core.volumes.threads import one_thread_an_operation
+
+Progress = Callable[[int, int], None]
+CALIBRATION_PICTURES = 400  # of each box and pixel size
+FEWEST_FREQUENCIES = 20
+
+
+def refine_poses(
+    table: ParticleTable,
+    references: Mapping[int, Reference],
+    start_poses: Tensor,
+    start_shifts_angs: Tensor,
+    settings: RefineSettings | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> RefinedPoses:
+    """Refine all particles of a table. `Refiner` does the same part by part.
+
+    Parameters
+    ----------
+    references : a map for each half set, 1 and 2; may be the same
+    start_poses : `(n, k, 3, 3)`, the k likeliest of each particle
+    start_shifts_angs : `(n, 2)`
+    progress : called with the number of particles done and their total
+
+    Raises
+    ------
+    UserError : pictures cannot be read, or show something else than the map
+    """
+    refiner = Refiner(table, references, settings or RefineSettings(), device)
+    refiner.calibrate(start_poses, start_shifts_angs)
+    return refiner(np.arange(len(table)), start_poses, start_shifts_angs, progress)
+
+
+class Refiner:
+    """Refines particles of one table, part by part.
+
+    Parameters
+    ----------
+    references : a map for each half set, 1 and 2; may be the same
+    device : where the work is done
+
+    Raises UserError where the maps' transforms do not fit in memory, or next to nothing is to be looked at.
+    """
+
+    def __init__(
+        self,
+        table: ParticleTable,
+        references: Mapping[int, Reference],
+        settings: RefineSettings,
+        device: torch.device | str = "cpu",
+    ):
+        self.table, self.settings, self.device = table, settings, torch.device(device)
+        self.maps = HalfMaps(references, table.half_set, settings, self.device)
+        self.resolution_angs = max(settings.resolution_angs, self.maps.finest_angs)
+        self.source = PictureSource(table, self.resolution_angs, settings.use_ctf, self.device)
+        kinds = self.source.kinds
+        if min(map(len, kinds)) < FEWEST_FREQUENCIES:
+            raise UserError(
+                f"--resolution_angs={settings.resolution_angs:g} is coarser than the pictures: give a finer one, such as 8."
+            )
+        self.weights = {kind: equal_weights(kind) for kind in kinds}
+        self._refiners = {(slices, kind): StartRefiner(slices, kind, settings) for slices in self.maps.all for kind in kinds}
+
+    def calibrate(self, start_poses: Tensor, start_shifts_angs: Tensor) -> None:
+        """Learn how strong noise and signal are, from some particles at their starts and, better, at their refined poses.
+
+        Parameters
+        ----------
+        start_poses, start_shifts_angs : of all particles of the table, `(n, k, 3, 3)` or `(n, 3, 3)`, and `(n, 2)`
+
+        Raises
+        ------
+        UserError : the pictures show the negative of the map, or nothing at all
+        """
+        chosen = self.source.some(CALIBRATION_PICTURES)
+        starts = start_poses if start_poses.ndim == 4 else start_poses[:, None]
+        poses, shifts = starts[chosen].float(), start_shifts_angs[chosen].float()
+        blocks = [block for block in self.source.blocks(chosen) if len(block)]
+        if not blocks:
+            raise UserError("All pictures that were looked at are constant or hold values that are not finite: extract them again.")
+        calibration = Calibration(self.source, self.maps, blocks)
+        with _exact_products():
+            self.weights = calibration.weights(poses[:, 0], shifts)
+            calibration.judge(self.weights, poses[:, 0], shifts)
+            for block, found in self._refined(blocks, poses, shifts):
+                poses[block.rows, 0], shifts[block.rows] = torch.from_numpy(found.poses), torch.from_numpy(found.shifts_angs)
+            self.weights = calibration.weights(poses[:, 0], shifts)
+
+    def __call__(
+        self, indices: np.ndarray, start_poses: Tensor, start_shifts_angs: Tensor, progress: Progress | None = None
+    ) -> RefinedPoses:
+        """Refine some particles.
+
+        Parameters
+        ----------
+        indices : `(m,)` of the table
+        start_poses, start_shifts_angs : theirs, `(m, k, 3, 3)` and `(m, 2)`
+        progress : called with the number of particles done and their total
+        """
+        starts, shifts, done = start_poses.float(), start_shifts_angs.float(), 0
+        refined = not_refined(starts[:, 0], shifts)
+        with _exact_products():
+            for block, found in self._refined(self.source.blocks(indices), starts, shifts):
+                refined.set_rows(block.rows, found)
+                done += len(block)
+                if progress:
+                    progress(done, len(indices))
+        if progress and done < len(indices):  # the rest are broken
+            progress(len(indices), len(indices))
+        return refined
+
+    def _refined(self, blocks: Iterable[Block], starts: Tensor, shifts: Tensor) -> Iterator[tuple[Block, RefinedPoses]]:
+        """Each block with what was found. On a processor several threads have a block each: a step is many small operations, and
+        threads that share each of them mostly wait for each other.
+        """
+        waiting: deque[tuple[Block, Future[RefinedPoses]]] = deque()
+        with one_thread_an_operation() as threads, ThreadPoolExecutor(threads, "refinement") as pool:
+            workers = threads if self.device.type == "cpu" else 1
+            for block in blocks:
+                if len(block):
+                    waiting.append((block, pool.submit(self._refine, block, starts[block.rows], shifts[block.rows])))
+                while len(waiting) > workers:
+                    done, found = waiting.popleft()
+                    yield done, found.result()
+            while waiting:
+                done, found = waiting.popleft()
+                yield done, found.result()
+
+    @torch.no_grad()
+    def _refine(self, block: Block, starts: Tensor, shifts: Tensor) -> RefinedPoses:
+        starts, shifts = starts.to(self.device), shifts.to(self.device)
+        refined, spectra = not_refined(starts[:, 0], shifts), self.source.spectra(block)
+        seen = self.weights[spectra.frequencies].observed(spectra)
+        for slices, rows in self.maps.of(block.indices):
+            refine, part = self._refiners[slices, spectra.frequencies], seen.part(rows, len(spectra.frequencies))
+            outcomes = [refine(part, starts[rows, start], shifts[rows]) for start in range(starts.shape[1])]
+            refined.set_rows(rows.numpy(force=True), best_start(outcomes, shifts[rows]))
+        return refined
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """Places in the map's transform need all digits, which graphics cards leave out of matrix products if they may."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,0 +1,99 @@
+"""Pictures of many particles, read ahead and prepared batch by batch; no more than a few batches are in memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryopares_core.particles.ctf import CtfTensors, ctf_tensors
+from cryopares_core.particles.preprocess import Preprocessor, PreprocessSettings
+from cryopares_core.particles.stacks import read_images
+from cryopares_core.particles.table import ParticleTable
+from cryopares_core.training.phases import Phases
+
+BATCHES_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class PreparedBatch:
+    """Particles `indices` `(b,)` of the table, with their pictures `(b, c, s, s)` float32 and their CTFs, on the device.
+
+    Those whose pictures are constant or hold values that are not finite are left out, and stand in `broken`.
+    """
+
+    indices: np.ndarray
+    images: Tensor
+    ctf: CtfTensors
+    broken: np.ndarray
+
+
+def file_order(table: ParticleTable) -> np.ndarray:
+    """All particles in the order in which their pictures lie in the files, those of one box and pixel size together."""
+    return np.lexsort((table.slice_id, table.stack_id, table.pixel_size_angs, table.image_size_px))
+
+
+def prepared_stream(
+    table: ParticleTable,
+    order: np.ndarray,
+    settings: PreprocessSettings,
+    device: torch.device,
+    batch_size: int,
+    phases: Phases | None = None,
+) -> Iterator[PreparedBatch]:
+    """The particles of `order` `(n,)`, which is part of `file_order`, in batches; the next ones are read while one is used.
+
+    Parameters
+    ----------
+    settings : with sampling and size as numbers
+    phases : told how long pictures are waited for
+
+    Raises
+    ------
+    UserError : a stack cannot be read
+    """
+    preprocess = Preprocessor(settings)
+    for indices, raw in _read_ahead(table, _alike(table, order, batch_size), phases or Phases()):
+        lowest, highest = (edge(raw, axis=(1, 2)) for edge in (np.min, np.max))
+        good = np.isfinite(lowest) & np.isfinite(highest) & (lowest < highest)
+        whole = indices if good.all() else indices[good]
+        images = torch.from_numpy(raw if good.all() else raw[good]).to(device, non_blocking=True)
+        ctf = ctf_tensors(table.ctf, whole, device)
+        shifts = torch.as_tensor(table.shifts_angs[whole], dtype=torch.float32, device=device)
+        prepared = preprocess(images, ctf, float(table.pixel_size_angs[indices[0]]), shifts) if len(whole) else images[:, None]
+        yield PreparedBatch(whole, prepared, ctf, indices[~good])
+
+
+def _alike(table: ParticleTable, order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Batches of one box and pixel size."""
+    kinds = np.stack((table.pixel_size_angs[order], table.image_size_px[order]))
+    for group in np.split(order, np.flatnonzero((kinds[:, 1:] != kinds[:, :-1]).any(axis=0)) + 1):
+        yield from np.split(group, range(batch_size, len(group), batch_size))
+
+
+def _read_ahead(table: ParticleTable, batches: Iterator[np.ndarray], phases: Phases) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Indices and raw pictures `(b, n, n)`."""
+    waiting: deque[tuple[np.ndarray, Future[np.ndarray]]] = deque()
+    with ThreadPoolExecutor(1, "pictures") as reader:
+        for indices in batches:
+            waiting.append((indices, reader.submit(read_images, table, indices)))
+            if len(waiting) > BATCHES_AHEAD:
+                yield _arrived(*waiting.popleft(), phases)
+        while waiting:
+            yield _arrived(*waiting.popleft(), phases)
+
+
+def _arrived(indices: np.ndarray, coming: Future[np.ndarray], phases: Phases) -> tuple[np.ndarray, np.ndarray]:
+    with phases("waiting for the disk"):
+        return indices, coming.result()
+
+
+def picture_names(table: ParticleTable, indices: np.ndarray) -> list[str]:
+    """As they stand in the STAR file."""
+    names: list[str] = table.particles["rlnImageName"].iloc[indices].tolist()
+    return names

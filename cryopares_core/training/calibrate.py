@@ -1,0 +1,85 @@
+"""Learning the calibration of a half set's model, once it is trained."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cryopares_core.geometry.rotations import euler_degs_to_matrix, matrix_to_euler_degs, pose_error_degs
+from cryopares_core.geometry.symmetry import point_group
+from cryopares_core.model.precision import uses_bfloat16
+from cryopares_core.model.prediction import PosePredictor
+from cryopares_core.model.storage import load_model
+from cryopares_core.particles.ctf import CtfTensors
+from cryopares_core.plots.readers import read_columns
+from cryopares_core.plots.records import VALIDATION_COLUMNS
+from cryopares_core.training.calibration import FILE, Calibration, Signs, parse_calibration, write_calibration
+from cryopares_core.training.calibration_fit import fit_calibration
+from cryopares_core.volumes.picture_fit import fit_to_own_map
+
+logger = logging.getLogger(__name__)
+BATCH = 64
+LEAST_PARTICLES = 20
+
+
+def calibrate_half_set(
+    folder: Path, images: Tensor, eulers_degs: Tensor, ctf: CtfTensors, ids: np.ndarray, device: torch.device
+) -> Calibration | None:
+    """Find the poses of particles held out with the model of a half set, and write how far it may be trusted: `calibration.json`.
+
+    Parameters
+    ----------
+    folder : of the half set, with its best model, and the map of its training particles if they make one
+    images, eulers_degs, ctf : prepared pictures `(n, c, s, s)`, known angles `(n, 3)` and CTFs of all particles of the run
+    ids : which of them were held out
+
+    Returns None, and writes nothing, where there are too few.
+    """
+    if len(ids) < LEAST_PARTICLES:
+        return None
+    network, card = load_model(folder)
+    bfloat16 = uses_bfloat16(card.config["train"]["precision"], device)
+    predict = PosePredictor([network], card.mask(), card.symmetry, device, bfloat16)
+    compare, poses, stated, fits = fit_to_own_map(folder, card, device), [], [], []
+    for part in torch.from_numpy(np.asarray(ids, dtype=np.int64)).split(BATCH):
+        pictures = images[part].to(device)
+        modes = predict(pictures)
+        poses.append(modes.poses[:, 0].cpu())
+        stated.append(modes.mass[:, 0].cpu())
+        if compare is not None:
+            fits.append(compare(pictures, ctf.chosen(part, device), modes.poses)[:, 0].cpu())
+    found = torch.cat(poses).double()
+    truth = euler_degs_to_matrix(eulers_degs[ids].double())
+    error_degs = pose_error_degs(found, truth, point_group(card.symmetry).matrices).numpy()
+    fit = torch.cat(fits).numpy() if fits else None
+    signs = Signs(torch.cat(stated).numpy(), matrix_to_euler_degs(found).numpy(), fit)
+    calibration = fit_calibration(signs, error_degs, card.symmetry)
+    write_calibration(folder, calibration)
+    logger.info(
+        "%s: on average, stated confidence is %.0f points off what came true, and %.0f as calibrated",
+        *(folder.name, 100 * calibration.right.gap_before, 100 * calibration.right.gap_after),
+    )
+    return calibration
+
+
+def read_calibration(folder: Path, symmetry: str) -> Calibration | None:
+    """That of a model's folder: from `calibration.json`, or learned now where `validation.csv` alone is there, or is newer.
+
+    None where there is neither, or too few particles were validated.
+
+    Raises
+    ------
+    UserError : the file is damaged or of a newer format
+    """
+    path, validation = folder / FILE, folder / "validation.csv"
+    if path.is_file() and not (validation.is_file() and validation.stat().st_mtime > path.stat().st_mtime):
+        return parse_calibration(path)
+    columns = read_columns(validation, VALIDATION_COLUMNS)
+    if columns is None or len(columns["error_degs"]) < LEAST_PARTICLES:
+        return None
+    found_degs = np.stack([columns[f"predicted_{name}_degs"] for name in ("rot", "tilt", "psi")], axis=1)
+    return fit_calibration(Signs(columns["confidence"], found_degs), columns["error_degs"], symmetry)
