@@ -114,7 +114,8 @@ def compare(arguments: argparse.Namespace, out_dir: Path, states: tuple[Path, Pa
         poses, found_names = poses_of(found / "particles.star", new)
         own = truth[[row[one] for one in found_names]]
         print(
-            f"{name}: {told_of_poses(poses, own)}; map {resolution_against(found / 'reconstruction' / 'map.mrc', states[1]):.1f} Å; {seconds:.0f} s"
+        resolution = resolution_against(found / "reconstruction" / "map.mrc", states[1])
+        print(f"{name}: {told_of_poses(poses, own)}; map {resolution:.1f} Å; {seconds:.0f} s")
         )
     table, _ = read_particles(new / "particles.star", new)
     some = table.subset(np.arange(arguments.searched))
