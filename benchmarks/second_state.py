@@ -113,10 +113,8 @@ def compare(arguments: argparse.Namespace, out_dir: Path, states: tuple[Path, Pa
         found, seconds = infer(arguments, out_dir, new, name, *more)
         poses, found_names = poses_of(found / "particles.star", new)
         own = truth[[row[one] for one in found_names]]
-        print(
         resolution = resolution_against(found / "reconstruction" / "map.mrc", states[1])
         print(f"{name}: {told_of_poses(poses, own)}; map {resolution:.1f} Å; {seconds:.0f} s")
-        )
     table, _ = read_particles(new / "particles.star", new)
     some = table.subset(np.arange(arguments.searched))
     volume, pixel = read_map(states[0])
