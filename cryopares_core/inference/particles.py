@@ -9,7 +9,7 @@ import numpy as np
 
 from cryopares_core.errors import UserError
 from cryopares_core.particles import columns
-from cryopares_core.particles.images import check_declared_size, check_stacks, find_pictures
+from cryopares_core.particles.star import make_table
 from cryopares_core.particles.starblocks import StarBlocks, read_blocks
 from cryopares_core.particles.table import ParticleTable
 
@@ -45,35 +45,17 @@ def read_new_particles(path: Path, particles_dir: Path | None, needs_ctf: bool, 
     UserError : with every problem of the file
     """
     blocks, remarks = read_blocks(path), list[str]()
-    group = columns.optics_row(blocks)
-    pixel_size = columns.pixel_sizes(blocks, group)
-    pictures = find_pictures(blocks, particles_dir, check_files=True)
-    sides = check_stacks(blocks, pictures, pixel_size, remarks)
-    check_declared_size(blocks, columns.of_optics(blocks, "rlnImageSize", group) if group is not None else None, sides)
-    ctf = columns.ctf_parameters(blocks, group, needs_ctf)
-    shifts = columns.shifts(blocks, pixel_size, remarks)
-    half_set, drawn = _half_sets(blocks, needs_halves)
-    if blocks.problems:
-        raise UserError([problem.replace(columns.CTF_REMEDY, CTF_REMEDY) for problem in blocks.problems])
-    table = ParticleTable(
-        stack_paths=pictures.stack_paths,
-        stack_id=pictures.stack_id,
-        slice_id=pictures.slice_id,
-        eulers_deg=np.zeros((len(blocks.particles), 3)),
-        shifts_angs=shifts,
-        ctf=ctf,
-        pixel_size_angs=pixel_size,
-        image_size_px=sides.astype(np.int32),
-        half_set=half_set,
-        particles=blocks.particles,
-        optics=blocks.optics if group is not None else None,
-    )
+    drawn = needs_halves and SUBSET not in blocks.particles
+
+    def half_sets(found: StarBlocks) -> np.ndarray:
+        return columns.half_sets(found, True, []) if needs_halves else np.ones(len(found.particles), dtype=np.int8)
+
+    try:
+        table = make_table(blocks, particles_dir, needs_ctf, _no_angles, half_sets, remarks)
+    except UserError as error:
+        raise UserError([problem.replace(columns.CTF_REMEDY, CTF_REMEDY) for problem in error.problems]) from None
     return NewParticles(table, remarks, drawn, any(name in blocks.particles for name in ORIGINS))
 
 
-def _half_sets(blocks: StarBlocks, needed: bool) -> tuple[np.ndarray, bool]:
-    """Half sets `(n,)`, and whether they were drawn; those become a column of the particles."""
-    if not needed:
-        return np.ones(len(blocks.particles), dtype=np.int8), False
-    drawn = SUBSET not in blocks.particles
-    return columns.half_sets(blocks, True, []), drawn
+def _no_angles(blocks: StarBlocks) -> np.ndarray:
+    return np.zeros((len(blocks.particles), 3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +77,37 @@ def _as_list(value: Sequence[str | Path] | str | Path) -> list[str | Path]:
 def _read_one(
     path: Path, particles_dir: Path | None, needs_ctf: bool, split_halfs: bool, check_files: bool
 ) -> tuple[ParticleTable, list[str]]:
-    blocks, warnings = read_blocks(path), list[str]()
+    warnings = list[str]()
+
+    def half_sets(blocks: StarBlocks) -> np.ndarray:
+        return columns.half_sets(blocks, split_halfs, warnings)
+
+    table = make_table(read_blocks(path), particles_dir, needs_ctf, columns.angles, half_sets, warnings, check_files)
+    return table, warnings
+
+
+def make_table(
+    blocks: StarBlocks,
+    particles_dir: Path | None,
+    needs_ctf: bool,
+    angles: Callable[[StarBlocks], np.ndarray],
+    half_sets: Callable[[StarBlocks], np.ndarray],
+    warnings: list[str],
+    check_files: bool = True,
+) -> ParticleTable:
+    """The table of a file's blocks, every particle checked.
+
+    Parameters
+    ----------
+    particles_dir, needs_ctf, check_files : as in `read_particles`
+    angles : gives RELION's angles `(n, 3)` in degrees, or what stands for them
+    half_sets : gives the half set of each particle, `(n,)` 1 or 2
+    warnings : what is suspicious or was filled in is added to it
+
+    Raises
+    ------
+    UserError : with every problem of the file
+    """
     group = columns.optics_row(blocks)
     pixel_size = columns.pixel_sizes(blocks, group)
     pictures = find_pictures(blocks, particles_dir, check_files)
@@ -92,18 +122,18 @@ def _read_one(
         stack_paths=pictures.stack_paths,
         stack_id=pictures.stack_id,
         slice_id=pictures.slice_id,
-        eulers_deg=columns.angles(blocks),
+        eulers_deg=angles(blocks),
         shifts_angs=columns.shifts(blocks, pixel_size, warnings),
         ctf=columns.ctf_parameters(blocks, group, needs_ctf),
         pixel_size_angs=pixel_size,
         image_size_px=sides.astype(np.int32),
-        half_set=columns.half_sets(blocks, split_halfs, warnings),
+        half_set=half_sets(blocks),
         particles=blocks.particles,
         optics=blocks.optics if group is not None else None,
     )
     if blocks.problems:
         raise UserError(blocks.problems)
-    return table, warnings
+    return table
 
 
 def _check_dimensions(blocks: StarBlocks, group: np.ndarray | None) -> None:
