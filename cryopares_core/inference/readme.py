@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cryopares_core.inference.checks import COARSER_REFUSED, SMALLER_REFUSED, mask_radius_angs
+from cryopares_core.config.model_fit import COARSER_REFUSED, SMALLER_REFUSED
+from cryopares_core.inference.checks import mask_radius_angs
 from cryopares_core.inference.models import TrainedModel
 
 CTF_WORDS = {

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cryopares_core.config.model_fit import MASK_EDGE_PX
 from cryopares_core.particles.ctf import CtfTensors, ctf_2d
 
 CTF_MODES = ("phase_flip", "none", "concat_phase_flip", "ctf_multiply")
 SMALLEST_DEVIATION = 1e-12
-MASK_EDGE_PX = 3.0
 
 
 @dataclass(frozen=True)
