@@ -1,23 +1,17 @@
 """How the poses of two files differ: histograms, and differences by view direction."""
 
-from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any
 
 import numpy as np
 
 from cryopares_core.plots.errors import draw_histogram
 from cryopares_core.plots.figures import BLUE, ORANGE, say_nothing_yet, styled
-from cryopares_core.plots.readers import Columns, read_columns
+from cryopares_core.plots.readers import Columns
 from cryopares_core.plots.sphere import draw_error_map
 
 POSE_COLUMNS = ("rot_degs", "tilt_degs", "difference_degs", "shift_x_angs", "shift_y_angs", "half_set")
 PERCENTILES = (25, 75, 90, 95, 99)
 N_BINS = 50
-
-
-def read_differences(path: Union[str, Path]) -> Optional[Columns]:
-    """The columns of a `pose_differences.csv`, `(n,)` each; None where there is none."""
-    return read_columns(Path(path), POSE_COLUMNS)
 
 
 @styled

@@ -10,8 +10,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from cryopares_core.particles.preprocess import circular_mask, normalise_backgro
 from cryopares_core.volumes.maps import write_map, write_stack
 from cryopares_core.volumes.particle_rows import DrawnParticles, SimulationSettings, draw_particles
 from cryopares_core.volumes.project import Projector
+from cryopares_core.volumes.threads import one_thread_an_operation
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -90,7 +90,8 @@ def simulate_particles(
     drawn = draw_particles(settings, volume.shape[0], pixel_size_angs, STACK_FOLDER)
     written: list[Path] = []
     try:
-        with _one_thread():
+        # The sampling of slices takes most of the time and uses one thread anyway.
+        with one_thread_an_operation():
             noise_level = _write_stacks(volume, pixel_size_angs, out_dir, settings, drawn, written, progress)
     except BaseException:
         for path in written:
@@ -104,19 +105,6 @@ def simulate_particles(
         tables: dict[str, pd.DataFrame] = {"optics": drawn.optics, "particles": drawn.particles}
         starfile.write(tables, temporary, overwrite=True, float_format="%.6f")
     return out_dir / STAR_NAME
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """The sampling of slices takes most of the time and uses one thread anyway. For the small steps between, threads wait
-    for each other: on a machine that does other work too, that made two threads seven times slower than one.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _write_stacks(
