@@ -23,7 +23,7 @@ from cryopares_core.particles.prepare import prepare_particles
 from cryopares_core.particles.preprocess import PreprocessSettings
 from cryopares_core.particles.star import read_particles
 from cryopares_core.plots.calibration import calibration_gap
-from cryopares_core.training.calibrate import calibrate_half_set, read_calibration
+from cryopares_core.training.calibrate import calibrate_half_set, is_calibrated, read_calibration
 from cryopares_core.training.calibration import Signs, write_calibration
 from cryopares_core.training.calibration_fit import fit_calibration
 from cryopares_core.volumes.expected import ExpectedPictures
@@ -224,6 +224,17 @@ def test_a_half_set_is_calibrated_by_its_own_particles(prepared, tmp_path):
     signs = Signs(np.full(5, 0.2), np.zeros((5, 3)), np.full(5, calibration.fit_scale[0]))
     assert calibration(signs).max() < 0.2
     assert read_calibration(half, "C1").n == 50
+
+
+def test_a_better_model_wants_a_calibration_of_its_own(prepared, tmp_path):
+    table, images, _ = prepared
+    half = untrained_run(tmp_path, ["half1"]) / "half1"
+    assert not is_calibrated(half)
+    calibrate_half_set(half, images, torch.from_numpy(table.eulers_deg), ctf_tensors(table.ctf), np.arange(100, 150), CPU)
+    assert is_calibrated(half)
+    later = (half / "calibration.json").stat().st_mtime + 1
+    os.utime(half / "model.safetensors", (later, later))
+    assert not is_calibrated(half)
 
 
 def test_modes_are_judged_by_the_map_too(prepared, tmp_path):

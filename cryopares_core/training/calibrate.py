@@ -66,6 +66,12 @@ def calibrate_half_set(
     return calibration
 
 
+def is_calibrated(folder: Path) -> bool:
+    """Whether the calibration in a half set's folder is that of the model beside it."""
+    path, model = folder / FILE, folder / "model.safetensors"
+    return path.is_file() and model.is_file() and path.stat().st_mtime >= model.stat().st_mtime
+
+
 def read_calibration(folder: Path, symmetry: str) -> Calibration | None:
     """That of a model's folder: from `calibration.json`, or learned now where `validation.csv` alone is there, or is newer.
 

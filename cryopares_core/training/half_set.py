@@ -21,7 +21,7 @@ from cryopares_core.particles.batches import PreparedDataset
 from cryopares_core.particles.ctf import ctf_tensors
 from cryopares_core.particles.store import PreparedPictures
 from cryopares_core.particles.table import ParticleTable
-from cryopares_core.training.calibrate import calibrate_half_set
+from cryopares_core.training.calibrate import calibrate_half_set, is_calibrated
 from cryopares_core.training.checkpoints import Checkpoints
 from cryopares_core.training.curriculum import FIRST_SNR, NoiseCurriculum
 from cryopares_core.training.fit import fit
@@ -104,7 +104,7 @@ def _calibrate(plan: Plan, particles: Particles, half: HalfSet) -> None:
     if plan.fabric.broadcast(not (half.folder / "starting_map.mrc").is_file()):
         _starting_map(plan, particles, half)
     with plan.phases("calibration"):
-        if plan.fabric.is_global_zero:
+        if plan.fabric.is_global_zero and not is_calibrated(half.folder):  # a run that goes on has half sets behind it
             angles = torch.from_numpy(particles.table.eulers_deg)
             calibrate_half_set(half.folder, particles.images, angles, particles.known.ctf, half.val_ids, plan.device)
         plan.fabric.barrier()
