@@ -63,12 +63,18 @@ BEFORE_OPTICS += "_rlnSphericalAberration\n_rlnAmplitudeContrast\n_rlnMagnificat
 
 
 def star_texts() -> list[bytes]:
-    """A file of RELION 3.1, one of 3.0 with Windows line ends, and the seeds."""
+    """A file of RELION 3.1, one with quotes in all rows, one of RELION 3.0 with Windows line ends, and the seeds."""
     rng = np.random.default_rng(0)
     values = [[*rng.uniform(-180, 180, 3), *rng.uniform(-5, 5, 2), i % 2 + 1, 12000, 11000, 30] for i in range(6)]
     new = OPTICS + PARTICLES + "".join(ROW % (i + 1, i % 2 + 1, *values[i]) for i in range(6)) + "\n"
     old = BEFORE_OPTICS + "".join((ROW % (i + 1, 300, *values[i]))[:-1] + "2.7 0.1 10000 2.0\n" for i in range(6))
-    return [new.encode(), old.replace("\n", "\r\n").encode(), *(seed.read_bytes() for seed in SEEDS if seed.suffix == ".star")]
+    quoted = new.replace("PhaseShift #12\n", "PhaseShift #12\n_rlnMicrographName #13\n").replace("00 \n", '00 "a micrograph.mrc"\n')
+    return [
+        new.encode(),
+        quoted.encode(),
+        old.replace("\n", "\r\n").encode(),
+        *(seed.read_bytes() for seed in SEEDS if seed.suffix == ".star"),
+    ]
 
 
 def stacks() -> list[bytes]:
@@ -87,22 +93,10 @@ def one_stack(mode: int, dtype: str, order: str, n: int = 6, side: int = 8) -> b
     return bytes(header) + np.arange(n * side * side).astype(order + dtype).tobytes()
 
 
-WORDS = [b"nan", b"-inf", b"1e400", b"1e30", b"-999.0", b"0", b"-1", b"9" * 400, b"0x10", b"1_0", b"1,5"]
-WORDS += [b"\xd9\xa1", b"\xc3\xa9", b"\xff", b"\xef\xbb\xbf", b"\xe2\x80\xa8", b"\0", b"\x0c"]
-WORDS += [b'"', b"'", b"#", b"\r", b"\n", b"\t", b" ", b'""', b"' '", b"@", b"2@a.mrcs"]
-WORDS += [b"data_", b"data_particles", b"\ndata_optics\n", b"\nloop_\n", b"loop_", b"_rlnImageName", b"\n_rlnAngleRot 5\n"]
-WORDS += [
-    b"000009@a.mrcs",
-    b"0@a.mrcs",
-    b"1@../a.mrcs",
-    b"1@" + b"x" * 5000,
-    b"None",
-    b"<NA>",
-    b"True",
-    b"1" + b"0" * 30 + b"@a.mrcs",
-]
-
-
+WORDS = """nan -inf 1e400 1e30 -999.0 0 -1 0x10 1_0 1,5 ١ é None <NA> True " ' # "" @ data_ data_particles loop_ _rlnImageName
+2@a.mrcs 000009@a.mrcs 0@a.mrcs 1@../a.mrcs""".encode().split()
+WORDS += [b"9" * 400, b"1@" + b"x" * 5000, b"1" + b"0" * 30 + b"@a.mrcs", b"\ndata_optics\n", b"\nloop_\n", b"\n_rlnAngleRot 5\n"]
+WORDS += [b"\r", b"\n", b"\t", b" ", b"' '", b"\0", b"\x0c", b"\xff", b"\xef\xbb\xbf", b"\xe2\x80\xa8"]
 DAMAGES = ("flip", "cut", "drop", "double", "word", "line", "swap")
 
 
@@ -242,7 +236,8 @@ def test_damaged_stacks(folder, raw):
     check_stack(folder / "damaged.mrcs", raw)
 
 
-CHARACTERS = st.characters(min_codepoint=33, max_codepoint=0x2FF, exclude_characters="\"'#\x7f\x85\xa0\xad")
+# A word that begins with _ would be the name of a column to both.
+CHARACTERS = st.characters(min_codepoint=33, max_codepoint=0x2FF, exclude_characters="\"'#_\x7f\x85\xa0\xad")
 CELLS = st.text(CHARACTERS, min_size=1, max_size=12)
 SPACES = st.sampled_from([" ", "  ", "\t", " \t "])
 

@@ -18,7 +18,7 @@ def tiny(shared):
 def test_values_are_those_of_starfile(tiny):
     table, warnings = read_particles(tiny / "particles.star")
     blocks = starfile.read(tiny / "particles.star")
-    rows = blocks["particles"].merge(blocks["optics"], on="rlnOpticsGroup")
+    rows = blocks["particles"].merge(blocks["optics"], how="left", on="rlnOpticsGroup")
     assert warnings == []
     np.testing.assert_allclose(table.eulers_deg, rows[["rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"]])
     np.testing.assert_allclose(table.shifts_angs, rows[["rlnOriginXAngst", "rlnOriginYAngst"]])

@@ -1,7 +1,8 @@
 """The grammar of STAR files as RELION and others write them: blocks of pairs and of rows, all cells kept as text.
 
-A line at a time defines what a file means; blocks of rows that are plain (no quotes, comments or short rows) are cut into columns
-all at once, with the same result. Comments and quotes count only where a word begins, as in RELION: `C#1` and `Sam's` are words.
+A line at a time defines what a file means; blocks of rows that are plain (no comments, no short rows) are cut into columns
+all at once (`starrows`), with the same result. Comments and quotes count only where a word begins, as in RELION: `C#1` and
+`Sam's` are words.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from cryopares_core.errors import UserError
-from cryopares_core.particles.text import WASTE, TextArray, pack
+from cryopares_core.particles.starrows import plain_rows
+from cryopares_core.particles.text import TextArray, pack
 
 CHUNK_BYTES = 1 << 20  # what stays in the processor's cache is cut fastest
-LONGEST_PLAIN = 1000  # characters of a word that is cut with its whole column
 WORD = re.compile(rb"""(['"])(.*?)\1(?!\S)|(['"#])|(\S+)""")
 CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 OUTSIDE, HEAD, NAMES, ROWS = range(4)  # before the first block, before its table, among its columns, among its rows
@@ -197,46 +198,3 @@ def _check_utf8(line: bytes) -> None:
         line.decode()
     except UnicodeDecodeError as error:
         raise _BadLine(f"not a STAR file, or a damaged one: it is not text (UTF-8). {WHAT_TO_GIVE}") from error
-
-
-def plain_rows(chunk: bytes, width: int) -> tuple[list[np.ndarray], np.ndarray] | None:
-    """Cut whole lines that all have `width` values, or none: the columns, and `(n,)` the place of each row among the lines.
-
-    None where a line is of another kind: the chunk must then be read line by line.
-    """
-    if width < 2 or any(mark in chunk for mark in (b"#", b'"', b"'", b"\r")) or not _is_utf8(chunk):
-        return None
-    padded = np.frombuffer(b"\n" + chunk + b"\n" + bytes(LONGEST_PLAIN), np.uint8)
-    text = padded[:-LONGEST_PLAIN]
-    ends_of_lines = np.flatnonzero(text == ord("\n"))
-    if np.count_nonzero(text < ord(" ")) != len(ends_of_lines) + np.count_nonzero(text == ord("\t")) or b"\x7f" in chunk:
-        return None
-    space = text <= ord(" ")
-    borders = np.flatnonzero(space[1:] != space[:-1]) + 1
-    starts, ends = borders[::2], borders[1::2]
-    in_line = np.diff(np.searchsorted(starts, ends_of_lines))
-    if ((in_line != 0) & (in_line != width)).any():
-        return None
-    starts, lengths = starts.reshape(-1, width), (ends - starts).reshape(-1, width)
-    widest = lengths.max(axis=0, initial=1)
-    if widest.max() > LONGEST_PLAIN or widest.sum() * len(starts) > WASTE * len(text):
-        return None
-    columns = [_cut(padded, starts[:, place], lengths[:, place], int(widest[place])) for place in range(width)]
-    return columns, np.flatnonzero(in_line)
-
-
-def _is_utf8(chunk: bytes) -> bool:
-    try:
-        return chunk.isascii() or bool(chunk.decode())
-    except UnicodeDecodeError:
-        return False
-
-
-def _cut(text: np.ndarray, starts: np.ndarray, lengths: np.ndarray, width: int) -> np.ndarray:
-    """Words of a text `(k,)` uint8, as numpy's type S of some width."""
-    at_every_place: np.ndarray = np.ndarray((len(text) - width + 1,), f"S{width}", text, strides=(1,))
-    words = at_every_place[starts]
-    kept = np.array([b"\xff" * length for length in range(width + 1)], f"S{width}")
-    characters = words.view(np.uint8)
-    characters &= kept[lengths].view(np.uint8)
-    return words

@@ -2,6 +2,8 @@
 
 from typing import Any, List, Tuple
 
+from pwem.constants import ALIGN_2D
+
 from cryopares_core.errors import UserError
 from cryopares_plugin.convert.files import header_problems, header_warnings, missing_stacks, read_headers
 from cryopares_plugin.convert.halves import half_set_label
@@ -24,22 +26,26 @@ NO_ALIGNMENT = {
 }
 
 
-def particle_problems(particles: Any, needs_ctf: bool = True, project_path: str = ".", half_sets: bool = False) -> List[str]:
-    """Why a set cannot be trained on, each with what to do; empty when it can, as far as can be told within a second or two.
+def particle_problems(
+    particles: Any, needs_ctf: bool = True, project_path: str = ".", half_sets: bool = False, needs_poses: bool = True
+) -> List[str]:
+    """Why a set cannot be used, each with what to do; empty when it can, as far as can be told within a second or two.
 
     Parameters
     ----------
     half_sets : whether one model for each half set is wanted
+    needs_poses : True: the set is to be trained on; False: its poses are to be found
     """
     if particles is None or particles.isEmpty():
         return ["The set has no particles. Choose another one."]
-    return [*set_problems(particles, needs_ctf), *_whole_problems(particles, project_path, half_sets)]
+    found = set_problems(particles, needs_ctf, needs_poses)
+    return [*found, *_whole_problems(particles, project_path, half_sets, needs_poses and particles.hasAlignmentProj())]
 
 
-def set_problems(particles: Any, needs_ctf: bool) -> List[str]:
+def set_problems(particles: Any, needs_ctf: bool, needs_poses: bool = True) -> List[str]:
     """The problems that the set's properties tell, without a look at its particles."""
     found = []
-    if not particles.hasAlignmentProj():
+    if needs_poses and not particles.hasAlignmentProj():
         unaligned = f"The particles have no projection directions to learn. Give those of {ALIGNED_BY}."
         found.append(NO_ALIGNMENT.get(particles.getAlignment(), unaligned))
     if needs_ctf and not particles.hasCTF():
@@ -56,7 +62,7 @@ def set_problems(particles: Any, needs_ctf: bool) -> List[str]:
     return found
 
 
-def _whole_problems(particles: Any, project_path: str, half_sets: bool) -> List[str]:
+def _whole_problems(particles: Any, project_path: str, half_sets: bool, needs_poses: bool) -> List[str]:
     try:
         rows = ParticleRows(particles, project_path)
         whole = look_at_whole(particles, rows)
@@ -65,7 +71,7 @@ def _whole_problems(particles: Any, project_path: str, half_sets: bool) -> List[
     if not whole.n_particles:
         return ["All particles of the set are disabled. Choose another one."]
     without_pose = "no pose, or a matrix that is no rotation", f"Give those of {ALIGNED_BY}, or a subset without these."
-    poses = _lacking(whole, whole.bad_poses, *without_pose) if particles.hasAlignmentProj() else []
+    poses = _lacking(whole, whole.bad_poses, *without_pose) if needs_poses else []
     ctfs = _lacking(whole, whole.without_ctf, "no CTF", "Estimate it, or give a subset without these.")
     files = missing_stacks(whole.stacks, project_path)
     headers = header_problems(read_headers(whole.stacks, project_path), whole.stacks, (particles.getDim() or (0,))[0])
@@ -100,16 +106,17 @@ def _microscope(particles: Any, rows: ParticleRows) -> List[str]:
     return [f"The particles' acquisition has no {', '.join(missing)}. Import them again with these values."] if missing else []
 
 
-def particle_warnings(particles: Any, half_sets: bool = True, project_path: str = ".") -> List[str]:
+def particle_warnings(particles: Any, half_sets: bool = True, project_path: str = ".", needs_poses: bool = True) -> List[str]:
     """What is allowed but hardly meant, each with what to do. Looks at up to 64 pictures of a set without problems."""
-    if particle_problems(particles, needs_ctf=False, project_path=project_path):
+    if particle_problems(particles, needs_ctf=False, project_path=project_path, needs_poses=needs_poses):
         return []
     rows = ParticleRows(particles, project_path)
     whole = look_at_whole(particles, rows)
-    found = [*_corrected(particles), *_size(particles), *_views(whole), *_groups(particles, rows), *whole.doubts]
+    found = [*_corrected(particles), *_size(particles), *_views(whole)] if needs_poses else []
+    found += [*_groups(particles, rows), *whole.doubts]
     found += header_warnings(read_headers(whole.stacks, project_path), particles.getSamplingRate())
-    found += _contrast(rows, project_path) + (whole.half_doubts if half_sets else [])
-    if half_sets and half_set_label(rows) is None:
+    found += _contrast(particles, rows, project_path) + (whole.half_doubts if half_sets else [])
+    if needs_poses and half_sets and half_set_label(rows) is None:
         found.append(
             "The particles carry no half sets (rlnRandomSubset): they will be drawn at random, and are then not those of the "
             "refinement that gave the poses. For independent halves give particles of a RELION refinement."
@@ -163,9 +170,9 @@ def _groups(particles: Any, rows: ParticleRows) -> List[str]:
     ]
 
 
-def _contrast(rows: ParticleRows, project_path: str) -> List[str]:
+def _contrast(particles: Any, rows: ParticleRows, project_path: str) -> List[str]:
     try:
-        seen = contrast(rows, project_path)
+        seen = contrast(rows, project_path, particles.getAlignment() == ALIGN_2D)
     except UserError as error:
         return error.problems
     found = []

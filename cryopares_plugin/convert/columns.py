@@ -3,16 +3,18 @@
 from typing import Any, Callable, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
+from pwem.constants import ALIGN_2D, ALIGN_PROJ
 
 from cryopares_core.errors import UserError
 from cryopares_plugin.convert.halves import HalfSets, half_set_label
 from cryopares_plugin.convert.optics import KEY_LABELS, OpticsTable
-from cryopares_plugin.convert.poses import angles_and_shifts, are_poses, read_matrices
+from cryopares_plugin.convert.poses import angles_and_shifts, are_poses, origins_px, read_matrices
 from cryopares_plugin.convert.rows import Block, ParticleRows
 from cryopares_plugin.convert.star import words
 
 MATRIX = "_transform._matrix"
-POSE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnOriginXAngst", "rlnOriginYAngst")
+ANGLES, ORIGINS = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), ("rlnOriginXAngst", "rlnOriginYAngst")
+POSE = (*ANGLES, *ORIGINS)
 DEFOCUS = {
     "rlnDefocusU": "_ctfModel._defocusU",
     "rlnDefocusV": "_ctfModel._defocusV",
@@ -54,6 +56,8 @@ class ParticleColumns:
     sampling_rate : Å/px
     stack_name : from a stack's name in Scipion to that in the STAR file
     draws_halves, seed : whether particles without a half set get one
+    alignment : the set's
+    poses : whether poses are written; else only origins are, where an alignment has them
     """
 
     def __init__(
@@ -64,8 +68,11 @@ class ParticleColumns:
         stack_name: Callable[[str], str],
         draws_halves: bool,
         seed: int,
+        alignment: str = ALIGN_PROJ,
+        poses: bool = True,
     ):
         self.halves = HalfSets(seed)
+        self._in_plane = alignment == ALIGN_2D
         self._number_of_group, self._sampling_rate, self._stack_name = optics.number_of, sampling_rate, stack_name
         columns = [
             Column("rlnImageId", WHOLE, ("id",), lambda ids: ids),
@@ -80,8 +87,9 @@ class ParticleColumns:
         ]
         firsts = {column.name: column for column in reversed(columns)}
         self._columns = [column for column in columns if firsts[column.name] is column]
-        self.names = [*(column.name for column in self._columns), *POSE]
-        self.formats = [*(column.format for column in self._columns), *(REAL for _ in POSE)]
+        self._placed = POSE if poses else ORIGINS if alignment in (ALIGN_2D, ALIGN_PROJ) else ()
+        self.names = [*(column.name for column in self._columns), *self._placed]
+        self.formats = [*(column.format for column in self._columns), *(REAL for _ in self._placed)]
         self.labels = list(dict.fromkeys(["id", MATRIX, *(label for column in self._columns for label in column.labels)]))
 
     def values(self, block: Block) -> List[Sequence[Any]]:
@@ -92,7 +100,14 @@ class ParticleColumns:
         UserError : a particle has no pose, or no CTF where others have one; a stack cannot be read.
         """
         plain = [column.values(*(block[label] for label in column.labels)) for column in self._columns]
-        return [*plain, *self._poses(block["id"], block[MATRIX])]
+        return [*plain, *self._places(block["id"], block[MATRIX])]
+
+    def _places(self, ids: Sequence[int], texts: Sequence[Any]) -> List[List[float]]:
+        """Poses, or origins alone, or nothing."""
+        if self._placed == POSE:
+            return self._poses(ids, texts)
+        origins = origins_px(read_matrices(texts), self._in_plane) * self._sampling_rate
+        return origins.T.tolist() if self._placed else []
 
     def _picture_names(self, indices: Sequence[int], files: Sequence[str]) -> List[str]:
         names = {file: self._stack_name(file) for file in dict.fromkeys(files)}

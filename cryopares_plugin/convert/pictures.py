@@ -6,7 +6,7 @@ from typing import NamedTuple, Sequence, Tuple
 import numpy as np
 
 from cryopares_plugin.convert.columns import MATRIX
-from cryopares_plugin.convert.poses import angles_and_shifts, read_matrices
+from cryopares_plugin.convert.poses import origins_px, read_matrices
 from cryopares_plugin.convert.rows import ParticleRows
 from cryopares_plugin.convert.stacks import file_of, read_picture
 
@@ -24,8 +24,8 @@ class Contrast(NamedTuple):
     empty: int
 
 
-def contrast(rows: ParticleRows, project_path: str) -> Contrast:
-    """Of up to 64 of the first 2,000 particles.
+def contrast(rows: ParticleRows, project_path: str, in_plane: bool = False) -> Contrast:
+    """Of up to 64 of the first 2,000 particles. `in_plane`: their alignment is one in 2D.
 
     Raises
     ------
@@ -33,9 +33,9 @@ def contrast(rows: ParticleRows, project_path: str) -> Contrast:
     """
     block = rows.head(["_index", "_filename", MATRIX], AMONG)
     chosen = np.unique(np.linspace(0, len(block["_index"]) - 1, PICTURES).astype(int))
-    _, origins_px = angles_and_shifts(read_matrices([block[MATRIX][place] for place in chosen]))
+    origins = origins_px(read_matrices([block[MATRIX][place] for place in chosen]), in_plane)
     values = []
-    for place, origin in zip(chosen, origins_px):
+    for place, origin in zip(chosen, origins):
         path = os.path.join(project_path, file_of(block["_filename"][place]))
         values.append(_difference(read_picture(path, block["_index"][place]), origin))
     finite = np.array([value for value in values if np.isfinite(value)])

@@ -33,6 +33,41 @@ def angles_and_shifts(matrices: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     return np.degrees(_euler_angles(to_view)), origins[:, :2]
 
 
+def matrices_of_poses(angles_degs: np.ndarray, origins_px: np.ndarray) -> np.ndarray:
+    """Scipion's matrices `(n, 4, 4)` of rot, tilt, psi `(n, 3)` and origins `(n, 2)`: the inverse of `angles_and_shifts`."""
+    rot, tilt, psi = np.radians(angles_degs).T
+    to_view = _turns(psi, 2) @ _turns(tilt, 1) @ _turns(rot, 2)
+    matrices = np.zeros((len(angles_degs), 4, 4))
+    matrices[:, :3, :3] = to_view.transpose(0, 2, 1)
+    matrices[:, :3, 3] = np.einsum("nij,nj->ni", matrices[:, :3, :2], origins_px)
+    matrices[:, 3, 3] = 1
+    return matrices
+
+
+def origins_px(matrices: np.ndarray, in_plane: bool) -> np.ndarray:
+    """`(n, 2)` origin x, y in pixels of any matrices `(n, 4, 4)`; 0 where there is none.
+
+    Parameters
+    ----------
+    in_plane : they are of an alignment in 2D, whose shifts stand in the matrix as they are
+    """
+    origins = np.zeros((len(matrices), 2))
+    good = are_poses(matrices)
+    origins[good] = matrices[good, :2, 3] if in_plane else angles_and_shifts(matrices[good])[1]
+    return origins
+
+
+def _turns(angles_rad: np.ndarray, axis: int) -> np.ndarray:
+    """`Ry` or `Rz` of RELION's matrix form, `(n, 3, 3)`; axis 1 is y, 2 is z."""
+    cosine, sine = np.cos(angles_rad), np.sin(angles_rad)
+    first, second = {1: (2, 0), 2: (0, 1)}[axis]
+    turns = np.zeros((len(angles_rad), 3, 3))
+    turns[:, axis, axis] = 1
+    turns[:, first, first] = turns[:, second, second] = cosine
+    turns[:, first, second], turns[:, second, first] = sine, -sine
+    return turns
+
+
 def _euler_angles(a: np.ndarray) -> np.ndarray:
     """rot, tilt, psi `(n, 3)` in radians of `A = Rz(psi) Ry(tilt) Rz(rot)`; rot is 0 where the view is along the axis.
 

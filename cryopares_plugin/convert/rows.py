@@ -7,8 +7,11 @@ table `Classes` that names the column of each attribute (`_ctfModel._defocusU`),
 import os
 import sqlite3
 from contextlib import closing, contextmanager
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 from urllib.parse import quote
+
+import numpy as np
+from pyworkflow.object import Set
 
 from cryopares_core.errors import UserError
 
@@ -22,17 +25,20 @@ class ParticleRows:
     ----------
     particles : a Scipion set
     project_path : the folder that the set's own file name starts from
+    ids : rising ids `(n,)` of the items that are wanted; None: all
 
     Raises
     ------
     UserError : the set's file is not there, or is no set.
     """
 
-    def __init__(self, particles: Any, project_path: str = "."):
+    def __init__(self, particles: Any, project_path: str = ".", ids: Optional[np.ndarray] = None):
         self.path = os.path.join(project_path, particles.getFileName() or "")
         prefix = (particles.getPrefix() or "").strip()
         prefix += "_" if prefix and not prefix.endswith("_") else ""
-        self._classes, self._objects = prefix + "Classes", prefix + "Objects"
+        self._classes, self._objects, self._properties = prefix + "Classes", prefix + "Objects", prefix + "Properties"
+        self._ids = ids
+        self._where = "" if ids is None or not len(ids) else f"id BETWEEN {ids[0]} AND {ids[-1]} AND "
         rows = self._fetch(f"SELECT label_property, column_name, class_name FROM {self._classes}")
         self._columns = {label: column for label, column, _ in rows if label != "self"}
         self._columns["id"] = "id"
@@ -49,31 +55,50 @@ class ParticleRows:
         """Whether any enabled item has a value there."""
         if label not in self:
             return False
-        return bool(self._fetch(f"SELECT 1 FROM {self._objects} WHERE enabled AND {self._columns[label]} IS NOT NULL LIMIT 1"))
+        return bool(
+            self._fetch(f"SELECT 1 FROM {self._objects} WHERE {self._where}enabled AND {self._columns[label]} IS NOT NULL LIMIT 1")
+        )
 
     def count(self, enabled: bool = True) -> int:
         """How many items are enabled, or are not."""
-        return int(self._fetch(f"SELECT COUNT(*) FROM {self._objects} WHERE {'' if enabled else 'NOT'} enabled")[0][0])
+        if enabled and self._ids is not None:
+            return len(self._ids)
+        which = self._where + ("enabled" if enabled else "NOT enabled")
+        return int(self._fetch(f"SELECT COUNT(*) FROM {self._objects} WHERE {which}")[0][0])
+
+    def ids(self) -> np.ndarray:
+        """Those of all enabled items, rising, `(n,)`."""
+        return np.array(self._fetch(f"SELECT id FROM {self._objects} WHERE enabled ORDER BY id"), dtype=np.int64).reshape(-1)
+
+    def is_open(self) -> bool:
+        """Whether more items may come."""
+        state = self._fetch(f"SELECT value FROM {self._properties} WHERE key = '_streamState'")
+        return bool(state) and int(state[0][0]) == Set.STREAM_OPEN
 
     def distinct(self, labels: Sequence[str]) -> List[Tuple[Any, ...]]:
         """Each combination of values that occurs, in order of first appearance; None for what the items do not have."""
         # Not GROUP BY, for which SQLite would sort all rows, with RELION's optics table in each.
-        return self._fetch(f"SELECT DISTINCT {self._select(labels)} FROM {self._objects} WHERE enabled")
+        return self._fetch(f"SELECT DISTINCT {self._select(labels)} FROM {self._objects} WHERE {self._where}enabled")
 
     def blocks(self, labels: Sequence[str], size: int) -> Iterator[Block]:
         """All enabled items by rising id, at most `size` at once, as one tuple of values for each label."""
-        query = f"SELECT {self._select(labels)} FROM {self._objects} WHERE enabled ORDER BY id"
+        query = f"SELECT {self._select(labels)}, id FROM {self._objects} WHERE {self._where}enabled ORDER BY id"
         with self._connection() as connection:
             cursor = connection.execute(query)
-            while True:
-                rows = cursor.fetchmany(size)
-                if not rows:
-                    return
-                yield dict(zip(labels, zip(*rows)))
+            for rows in iter(lambda: cursor.fetchmany(size), []):
+                wanted = self._wanted(rows)
+                if wanted:
+                    yield dict(zip(labels, zip(*wanted)))
 
     def head(self, labels: Sequence[str], size: int) -> Block:
         """The first enabled items, as a block."""
         return next(self.blocks(labels, size), dict.fromkeys(labels, ()))
+
+    def _wanted(self, rows: List[Tuple[Any, ...]]) -> List[Tuple[Any, ...]]:
+        """Those of the rows whose id, which stands last in each, is wanted."""
+        if self._ids is None:
+            return rows
+        return [row for row, wanted in zip(rows, np.isin([row[-1] for row in rows], self._ids)) if wanted]
 
     def _select(self, labels: Sequence[str]) -> str:
         return ", ".join(self._columns.get(label, "NULL") for label in labels)

@@ -5,6 +5,8 @@ import os
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, TextIO
 
+import numpy as np
+
 from cryopares_core.errors import UserError
 from cryopares_plugin.convert.check import set_problems
 from cryopares_plugin.convert.columns import ParticleColumns
@@ -48,6 +50,8 @@ def write_particles(
     half_sets: bool = True,
     seed: int = 0,
     progress: Optional[Progress] = None,
+    ids: Optional[np.ndarray] = None,
+    poses: bool = True,
 ) -> Conversion:
     """Write the enabled particles of a set as a STAR file of RELION 3.1, in bounded memory.
 
@@ -56,26 +60,29 @@ def write_particles(
 
     Parameters
     ----------
-    particles : a `SetOfParticles` with ALIGN_PROJ
+    particles : a `SetOfParticles`, with ALIGN_PROJ where poses are written
     star_path : the file to write
     project_path : the project's folder, which names of files start from
     half_sets : draw half sets for particles that have none
     seed : of that draw
     progress : called with (particles done, all of them) after each block
+    ids : rising ids `(n,)` of the particles to write; None: all
+    poses : False: poses need not be there, and of those that are only the origins are written
 
     Raises
     ------
     UserError : poses are missing or are no rotations, the microscope or the sampling rate is not known, no particle is enabled, a
         file cannot be read or written.
     """
-    problems = set_problems(particles, needs_ctf=False)
-    rows = ParticleRows(particles, project_path)
+    problems = set_problems(particles, needs_ctf=False, needs_poses=poses)
+    rows = ParticleRows(particles, project_path, ids)
     count = rows.count()
     if problems or not count:
         raise UserError(problems or f"{rows.path}: no particle is enabled. Choose a set with particles.")
-    stacks = Stacks(particles.getSamplingRate(), project_path, os.path.join(os.path.dirname(star_path), "stacks"))
+    sampling_rate, alignment = particles.getSamplingRate(), particles.getAlignment()
+    stacks = Stacks(sampling_rate, project_path, os.path.join(os.path.dirname(star_path), "stacks"))
     optics = optics_table(particles, rows)
-    columns = ParticleColumns(rows, optics, particles.getSamplingRate(), stacks.name, half_sets, seed)
+    columns = ParticleColumns(rows, optics, sampling_rate, stacks.name, half_sets, seed, alignment, poses)
     with _appearing(star_path) as star:
         star.write(optics_block(optics.rows) + "\n" + table_head("particles", columns.names))
         _write_rows(star, rows, columns, count, progress or (lambda done, total: None))

@@ -3,6 +3,7 @@
 from cryopares_plugin.protocols.protocol_continue import ProtCryoparesContinue
 from cryopares_plugin.protocols.protocol_finetune import ProtCryoparesFinetune
 from cryopares_plugin.protocols.protocol_import_model import ProtCryoparesImportModel
+from cryopares_plugin.protocols.protocol_infer import ProtCryoparesInfer
 from cryopares_plugin.protocols.protocol_pretrain import ProtCryoparesPretrain
 from cryopares_plugin.protocols.protocol_train import ProtCryoparesTrain
 
@@ -10,6 +11,7 @@ __all__ = [
     "ProtCryoparesContinue",
     "ProtCryoparesFinetune",
     "ProtCryoparesImportModel",
+    "ProtCryoparesInfer",
     "ProtCryoparesPretrain",
     "ProtCryoparesTrain",
 ]

@@ -12,6 +12,7 @@ from cryopares_core.config.point_groups import group_name
 from cryopares_core.config.schema import Config
 from cryopares_core.errors import UserError
 from cryopares_plugin import summary
+from cryopares_plugin.core_run import gpu_problems
 from cryopares_plugin.form import TABS, add_fields, add_parameter, form_value, help_text, overrides, tree_fields
 from cryopares_plugin.objects import CryoparesModel
 from cryopares_plugin.protocols.protocol_running import ProtCryoparesRunning
@@ -158,7 +159,7 @@ class ProtCryoparesBase(ProtCryoparesRunning):
     # ---- what users read
 
     def _validate(self) -> List[str]:
-        problems = self._problems() + self._gpuProblems()
+        problems = self._problems() + gpu_problems(self)
         return problems or self._changesOfRun()
 
     def _problems(self) -> List[str]:

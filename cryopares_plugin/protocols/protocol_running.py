@@ -9,16 +9,15 @@ from typing import Any, Iterator, List
 
 from pwem.protocols import EMProtocol
 from pyworkflow.exceptions import PyworkflowException
-from pyworkflow.utils import cleanPath
 
 from cryopares_core.plots.records import read_run
 from cryopares_plugin import Plugin
+from cryopares_plugin.core_run import core_variables, new_error_file
 from cryopares_plugin.keeper import protocol_lives, wait_for_earlier
 from cryopares_plugin.program import error_text, joined, kept, program
 from cryopares_plugin.resume import GOES_ON, STOPPED, is_begun, remove_unbegun
 
 SECONDS_BETWEEN_LOOKS = 2.0
-ERROR_FILE_VARIABLE = "CRYOPARES_ERROR_FILE"
 # The shell waits for the training to save when a batch system tells all processes of a job to end.
 PATIENT_SHELL = "trap : TERM; "
 
@@ -37,8 +36,7 @@ class ProtCryoparesRunning(EMProtocol):
         """
         wait_for_earlier(self._trainingLock(), self.info)
         words = self._startOrContinue(arguments, settings)
-        error_file = os.path.abspath(self._getTmpPath("error.txt"))
-        cleanPath(error_file)  # that of an earlier try
+        error_file = new_error_file(self, "cryopares_train")
         try:
             self._runAndWatch(PATIENT_SHELL + self._command(error_file), joined(words))
         except Exception as error:
@@ -72,21 +70,11 @@ class ProtCryoparesRunning(EMProtocol):
         words = ["--n_threads", str(self.numberOfThreads.get()), "--accelerator", accelerator]
         return [*words, "--devices", "none", "--scratch_dir", scratch]
 
-    def _gpuProblems(self) -> List[str]:
-        try:
-            self.getGpuList()
-        except ValueError:
-            return [f"GPU IDs: '{self.gpuList.get()}' is not a list of numbers. Write 0, or 0,1, or 0-3; nothing for all GPUs."]
-        return []
-
     def _command(self, error_file: str) -> str:
         """The shell words that run the core, where an error goes to a file."""
-        variables = {ERROR_FILE_VARIABLE: error_file}
-        if self.usesGpu() and self.getGpuList() and not self.useQueue():  # a queue says itself which GPUs are the job's
-            variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, dict.fromkeys(self.getGpuList())))
         # A job of its own is told to end by its queue.
         start = "-m" if self.useQueueForSteps() else kept(self._protocolLock(), self._trainingLock())
-        return program("cryopares_train", Plugin.getActivation() or "", variables, start)
+        return program("cryopares_train", Plugin.getActivation() or "", core_variables(self, error_file), start)
 
     def _protocolLock(self) -> str:
         return os.path.abspath(self._getTmpPath("running.lock"))

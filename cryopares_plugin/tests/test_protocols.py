@@ -14,6 +14,7 @@ from cryopares_plugin.protocols import (
     ProtCryoparesContinue,
     ProtCryoparesFinetune,
     ProtCryoparesImportModel,
+    ProtCryoparesInfer,
     ProtCryoparesPretrain,
     ProtCryoparesTrain,
 )
@@ -105,6 +106,26 @@ class TestCryopares(BaseTest):
             protocol = self.newProtocol(ProtCryoparesImportModel, modelFolder=folder, copyFiles=copy_files)
             self.launchProtocol(protocol)
             self._check(protocol, ["half1", "half2"], 2)
+
+    def test_import_model_from_a_file(self):
+        path = os.path.abspath(self.proj.getTmpPath("model.cryopares"))
+        options = f"--checkpoint_dir '{self.trained.getRunDir()}' --out '{path}'"
+        subprocess.run(f"{Plugin.getProgram('cryopares_export_model')} {options} --overwrite", shell=True, check=True)
+        protocol = self.newProtocol(ProtCryoparesImportModel, modelFolder=path)
+        self.launchProtocol(protocol)
+        self._check(protocol, ["half1", "half2"], 2)
+
+    def test_infer(self):
+        protocol = self._follow(ProtCryoparesInfer, refine=True, resolution_angs=25.0, reconstruct=True, useGpu=False)
+        protocol.inputParticles.set(self.particles)
+        protocol.inputParticles.setExtended("outputParticles")
+        self.launchProtocol(protocol)
+        self.assertTrue(hasattr(protocol, "outputParticles"), protocol.getErrorMessage())
+        self.assertEqual(protocol.outputParticles.getSize(), N_PARTICLES)
+        self.assertTrue(protocol.outputParticles.hasAlignmentProj())
+        self.assertEqual(protocol.outputVolume.getDim(), (32, 32, 32))
+        self.assertEqual(len(protocol.outputVolume.getHalfMaps().split(",")), 2)
+        self.assertEqual(len(protocol.outputFSC.getData()[0]), 17)
 
     def test_pretrain(self):
         volumes = self.newProtocol(

@@ -34,7 +34,7 @@ print(run.n_epochs.get(), run.lmax.get(), run.inputParticles.getExtended(), run.
 def test_the_tests_that_users_have(scipion: Installation) -> None:
     done = scipion.run(sys.executable, "-O", "-m", "scipion", "tests", "cryopares_plugin.tests.test_protocols", timeout=480)
     said = done.stdout + done.stderr
-    assert done.returncode == 0 and "run 6 tests" in said and "FAILED" not in said, said
+    assert done.returncode == 0 and "run 8 tests" in said and "FAILED" not in said, said
 
 
 def test_a_model_survives_reopening_copying_and_export(scipion: Installation) -> None:

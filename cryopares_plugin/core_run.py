@@ -1,0 +1,58 @@
+"""How protocols run commands of the core: on which GPUs, and what becomes of their errors."""
+
+import os
+from typing import Any, Dict, List
+
+from pyworkflow.exceptions import PyworkflowException
+from pyworkflow.utils import cleanPath
+
+from cryopares_plugin import Plugin
+from cryopares_plugin.program import error_text, joined
+
+ERROR_FILE_VARIABLE = "CRYOPARES_ERROR_FILE"
+GOES_ON = "Its messages are in the logs folder. Continue (run mode) goes on from what was done."
+
+
+def run_core(protocol: Any, command: str, words: List[str], written_last: str) -> None:
+    """Run a command of the core to its end.
+
+    Parameters
+    ----------
+    written_last : the file that the command writes when all went well
+
+    Raises
+    ------
+    PyworkflowException : it failed; with the core's own sentence
+    """
+    error_file = new_error_file(protocol, command)
+    how = ""
+    try:
+        protocol.runJob(Plugin.getProgram(command, core_variables(protocol, error_file)), joined(words))
+    except Exception as error:
+        how = f": {error}"
+    if how or not os.path.isfile(written_last):  # a job of a queue tells Scipion that it ended, but not how
+        raise PyworkflowException(error_text(error_file) or f"{command} ended early{how}. {GOES_ON}")
+
+
+def new_error_file(protocol: Any, command: str) -> str:
+    """Where a command is to leave its error; that of an earlier try is removed."""
+    path = os.path.abspath(protocol._getTmpPath(f"{command}.error"))
+    cleanPath(path)
+    return path
+
+
+def core_variables(protocol: Any, error_file: str) -> Dict[str, str]:
+    """Environment variables of a command."""
+    variables = {ERROR_FILE_VARIABLE: error_file}
+    if protocol.usesGpu() and protocol.getGpuList() and not protocol.useQueue():  # a queue says itself which are the job's
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, dict.fromkeys(protocol.getGpuList())))
+    return variables
+
+
+def gpu_problems(protocol: Any) -> List[str]:
+    """What is wrong with the form's list of GPUs."""
+    try:
+        protocol.getGpuList()
+    except ValueError:
+        return [f"GPU IDs: '{protocol.gpuList.get()}' is not a list of numbers. Write 0, or 0,1, or 0-3; nothing for all GPUs."]
+    return []
