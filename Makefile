@@ -1,4 +1,4 @@
-# make demo            simulate particles, train on them, and test the models on new ones (results in demo_output/)
+# make demo            simulate particles, train on them, find poses and map of new ones (results in demo_output/)
 # make test            lint, types and all tests
 # make lint            lint, formatting and types alone
 # make check-installs  install every extra into an empty environment (downloads gigabytes)

@@ -40,7 +40,8 @@ def draw_histogram(axes: Any, error_degs: np.ndarray, colour: str) -> None:
     axes.minorticks_off()
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="Angular error (degrees)", ylabel="Particles", xlim=(LOWEST_DEGS, HIGHEST_DEGS))
-    axes.text(0.02, 0.97, error_text(error_degs), transform=axes.transAxes, va="top", fontsize=9, linespacing=1.5)
+    place, side = (0.98, "right") if np.median(error_degs) < np.sqrt(LOWEST_DEGS * HIGHEST_DEGS) else (0.02, "left")
+    axes.text(place, 0.97, error_text(error_degs), transform=axes.transAxes, ha=side, va="top", fontsize=9, linespacing=1.5)
 
 
 def _edges() -> np.ndarray:
@@ -54,4 +55,5 @@ def _within(error_degs: np.ndarray) -> np.ndarray:
 def error_text(error_degs: np.ndarray) -> str:
     """Median, mean and shares, one a line."""
     shares = [f"{(error_degs < limit).mean():.0%} under {limit:.0f}°" for limit in (GOOD_DEGS, FAIR_DEGS)]
-    return "\n".join([f"median {np.median(error_degs):.1f}° (dashed)", f"mean {np.mean(error_degs):.1f}°", *shares])
+    median, mean = (f"{value:.{1 if value >= 1 else 2}f}°" for value in (np.median(error_degs), np.mean(error_degs)))
+    return "\n".join([f"median {median} (dashed)", f"mean {mean}", *shares])
