@@ -2,15 +2,18 @@
 
 import getpass
 import os
+import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+CLUSTER_PAGE = Path(__file__).parents[1] / "docs" / "cluster.md"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "setpriv")
 LONGEST_START_S = LONGEST_STOP_S = 30.0
 # The GPU is a file that is always there: Slurm hands it out like a real one.
@@ -39,6 +42,18 @@ GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=16000 Gres=gpu:1 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
+
+
+def documented_script(folder: Path, name: str, words: Sequence[str]) -> Path:
+    """The script of docs/cluster.md that runs `cryopares_NAME`, with other arguments, and without GPUs on a small node."""
+    page = CLUSTER_PAGE.read_text(encoding="utf-8")
+    (script,) = (text for text in re.findall(r"```sh\n(#!/bin/sh.*?)```", page, re.DOTALL) if f"srun cryopares_{name} " in text)
+    lines = [line for line in script.splitlines() if "--gres" not in line and "--mem" not in line and "--cpus" not in line]
+    command = " ".join([sys.executable, "-m", f"cryopares_{name}", *words])
+    script = re.sub(r"srun cryopares_.*?(?=\n[^ ]|\n\Z)", f"srun {command}", "\n".join(lines) + "\n", flags=re.DOTALL)
+    path = folder / "job.sh"
+    path.write_text(script.replace(f"{name}-%j.log", f"{folder}/{name}-%j.log"), encoding="utf-8")
+    return path
 
 
 @contextmanager

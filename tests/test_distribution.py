@@ -13,6 +13,9 @@ import pytest
 import torch
 from runs import folder_of_particles, metrics, run_words
 
+from cryopares_core.errors import UserError
+from cryopares_core.training.distribution import start_processes
+
 REPOSITORY = Path(__file__).parents[1]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 EPOCHS = ("--n_epochs", "2", "--split_halfs", "False")
@@ -181,3 +184,12 @@ def test_two_hosts_train_as_one(words, one_process, two_hosts, tmp_path):
     told = [output(process) for process in started]
     assert "2 processes train together" in told[0] and "Finished" not in told[1]
     assert_same_curves(tmp_path / "version_0", one_process[0])
+
+
+def test_machines_with_unequal_tasks_are_refused(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    slurm = {"SLURM_STEP_ID": 0, "SLURM_STEP_NUM_TASKS": 3, "SLURM_STEP_NUM_NODES": 2, "SLURM_PROCID": 0, "SLURM_LOCALID": 0}
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(UserError, match="3 processes were started, which are not equally many on each machine"):
+        start_processes(torch.device("cpu"), None)

@@ -15,6 +15,7 @@ LAYERS = [
     "files",
     "allocator",
     "memory",
+    "machine",
     "progress",
     "scratch",
     "config",

@@ -28,7 +28,7 @@ def _main(argv: Optional[Sequence[str]]) -> None:
     parser = build_parser(ReconstructArguments, "cryopares_reconstruct", DESCRIPTION, with_config=False)
     arguments = parse_args(parser, argv).arguments
     from cryopares_core.geometry.symmetry import point_group
-    from cryopares_core.inference.processes import Place, device_of
+    from cryopares_core.machine import Place, device_of
     from cryopares_core.progress import Countdown
     from cryopares_core.volumes.half_map_files import write_half_maps
     from cryopares_core.volumes.half_maps import reconstruct_half_maps

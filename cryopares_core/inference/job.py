@@ -20,9 +20,9 @@ from cryopares_core.inference.checks import fit_problems, symmetry_problems
 from cryopares_core.inference.models import TrainedModel, load_models, model_folders
 from cryopares_core.inference.particles import NewParticles, read_new_particles
 from cryopares_core.inference.policy import Assignment, assign
-from cryopares_core.inference.processes import Place, device_of
 from cryopares_core.inference.shards import Shards
 from cryopares_core.inference.stream import file_order
+from cryopares_core.machine import Place, device_of
 from cryopares_core.model.storage import ModelCard, read_card
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.progress import Countdown

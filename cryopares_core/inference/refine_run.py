@@ -18,7 +18,6 @@ import cryopares_core
 from cryopares_core.config.refine_arguments import RefineArguments
 from cryopares_core.errors import UserError
 from cryopares_core.files import write_text
-from cryopares_core.inference.processes import Place, device_of
 from cryopares_core.inference.refine import Refiner
 from cryopares_core.inference.refine_input import RefineInput, read_input
 from cryopares_core.inference.refine_references import check_symmetry
@@ -26,6 +25,7 @@ from cryopares_core.inference.refine_results import RefinedPoses
 from cryopares_core.inference.refine_start import RefineSettings
 from cryopares_core.inference.shards import Shards
 from cryopares_core.inference.stream import file_order, picture_names
+from cryopares_core.machine import Place, device_of
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.plots.readers import read_json
 from cryopares_core.progress import Countdown

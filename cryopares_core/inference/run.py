@@ -23,10 +23,11 @@ from cryopares_core.inference.exchange import opened
 from cryopares_core.inference.improve import references_of, refine, refined_shards
 from cryopares_core.inference.job import Job, Work, asked, prepare_job, work_through
 from cryopares_core.inference.predict import Found, PredictionSettings, ShardPredictor
-from cryopares_core.inference.processes import Place, given_place, helpers, wanted_here
+from cryopares_core.inference.processes import helpers, wanted_here
 from cryopares_core.inference.results import KEPT, Results, figures
 from cryopares_core.inference.steps import steps_of
 from cryopares_core.inference.stream import picture_names
+from cryopares_core.machine import Place, given_place
 from cryopares_core.plots.inference import FILE, write_inference_report
 from cryopares_core.plots.readers import read_json
 from cryopares_core.training.account import kept_warnings

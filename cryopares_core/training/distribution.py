@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import os
 import socket
 import warnings
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from lightning.fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from cryopares_core.errors import UserError
+from cryopares_core.machine import given_place, started_by_torchrun
 from cryopares_core.training.shared_norm import share_batch_norms
 from cryopares_core.training.watch import Diverged
 
@@ -89,18 +89,17 @@ def one_process() -> Fabric:
 
 
 def _environment(wanted: int) -> tuple[ClusterEnvironment, int, int]:
-    """Who starts the processes, on how many machines, and how many on this one.
-
-    In a Slurm job only processes of `srun` belong together: the job's script is alone, whatever was asked for.
-    """
-    asked = os.environ
-    if "TORCHELASTIC_RUN_ID" in asked:
-        on_this_node = int(asked["LOCAL_WORLD_SIZE"])
-        return TorchElasticEnvironment(), int(asked["WORLD_SIZE"]) // on_this_node, on_this_node
-    if "SLURM_STEP_ID" in asked and int(asked.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        nodes = int(asked.get("SLURM_STEP_NUM_NODES", 1))
-        return SLURMEnvironment(auto_requeue=False), nodes, int(asked["SLURM_STEP_NUM_TASKS"]) // nodes
-    return LightningEnvironment(), 1, wanted
+    """Who starts the processes, on how many machines, and how many on this one."""
+    place = given_place()
+    if place is None:
+        return LightningEnvironment(), 1, wanted
+    if place.count % place.here:
+        raise UserError(
+            f"{place.count} processes were started, which are not equally many on each machine. Ask for as many tasks on each "
+            "(srun --ntasks-per-node)."
+        )
+    environment = TorchElasticEnvironment() if started_by_torchrun() else SLURMEnvironment(auto_requeue=False)
+    return environment, place.count // place.here, place.here
 
 
 def _introduce(fabric: Fabric) -> None:

@@ -22,6 +22,7 @@ from cryopares_core.config.merge import to_yaml
 from cryopares_core.config.schema import Config
 from cryopares_core.errors import UserError
 from cryopares_core.geometry.symmetry import point_group
+from cryopares_core.machine import Place, device_of
 from cryopares_core.particles.batches import split_particles
 from cryopares_core.particles.ctf import ctf_tensors
 from cryopares_core.particles.preprocess import PreprocessSettings
@@ -209,18 +210,13 @@ def _half_name(number: int) -> str:
 
 
 def choose_device(accelerator: str, n_threads: int | None) -> torch.device:
-    """The GPU where there is one and the user doesn't mind, else the CPU; says which."""
-    if n_threads:
-        # More threads than the job may use would wait for each other.
-        torch.set_num_threads(min(n_threads, len(os.sched_getaffinity(0))))
-    if accelerator != "cpu" and torch.cuda.is_available():
+    """What this process computes on; says which. See `device_of`."""
+    device = device_of(Place(), accelerator, n_threads)
+    if device.type == "cuda":
         logger.info("Computing on %s", torch.cuda.get_device_name(0))
-        torch.set_float32_matmul_precision("high")
-        return torch.device("cuda", 0)
-    if accelerator == "gpu":
-        raise UserError("--accelerator=gpu: PyTorch sees no GPU. Check the driver (nvidia-smi), or use --accelerator auto or cpu.")
-    logger.info("No GPU found or wanted: computing on the CPU with %d threads", torch.get_num_threads())
-    return torch.device("cpu")
+    else:
+        logger.info("No GPU found or wanted: computing on the CPU with %d threads", torch.get_num_threads())
+    return device
 
 
 def _read(arguments: Any, config: Config) -> ParticleTable:

@@ -6,29 +6,47 @@ from collections.abc import Callable, Iterator
 import pytest
 from installation import ROOT, Installation, project_with_particles, require
 from slurm import PROGRAMS, cluster
+from untrained import untrained_run
 
 pytestmark = [pytest.mark.timeout(200), pytest.mark.xdist_group("slurm")]
 Run = Callable[..., str]
 
-# What every test begins with: a training in the queue, whose fields are as the queue's dialog gives them.
-SUBMIT = """
+QUEUE = """
 import subprocess
 project = open_project("queued")
+
+def slurm(*command):
+    return subprocess.run(command, capture_output=True, text=True).stdout
+
+def send(run, gpus, for_jobs):
+    run._useQueue.set(True)
+    run.setQueueParams(["main", {"TIME": "00:10:00", "MEMORY": "3", "GPUS": gpus, "QUEUE_FOR_JOBS": for_jobs}])
+    project.launchProtocol(run)
+"""
+# A training in the queue, whose fields are as the queue's dialog gives them.
+TRAINING = """
 run = new_training(project, n_epochs=int(sys.argv[1]))
 gpus, for_jobs = sys.argv[2:4]
 run.useGpu.set(gpus != "0")
 run.split_halfs.set(for_jobs == "N")
-run._useQueue.set(True)
-run.setQueueParams(["main", {"TIME": "00:10:00", "MEMORY": "3", "GPUS": gpus, "QUEUE_FOR_JOBS": for_jobs}])
-project.launchProtocol(run)
-
-def slurm(*command):
-    return subprocess.run(command, capture_output=True, text=True).stdout
+send(run, gpus, for_jobs)
+"""
+INFERENCE = """
+model, particles = (next(run for run in project.getRuns() if run.getClassName() == name) for name in sys.argv[1:3])
+run = project.newProtocol(ProtCryoparesInfer, useGpu=False, binThreads=1, reconstruct=True)
+link(run.inputModel, model, "outputModel")
+link(run.inputParticles, particles, "outputParticles")
+send(run, "0", sys.argv[3])
+"""
+INFERENCE_WORDS = ("ProtCryoparesImportModel", "ProtImportParticles")
+MODEL = """
+imported = project.newProtocol(ProtCryoparesImportModel, modelFolder=sys.argv[1])
+project.launchProtocol(imported, wait=True)
 """
 
 
 @pytest.fixture(scope="module")
-def queue(scipion: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def queued(scipion: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Runs code in Scipion whose `hosts.conf` is that of the documentation."""
     require(*PROGRAMS)
     (hosts,) = re.findall(r"```ini\n(.*?)```", (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -36,7 +54,20 @@ def queue(scipion: Installation, tmp_path_factory: pytest.TempPathFactory) -> It
     path.write_text(hosts, encoding="utf-8")
     project_with_particles(scipion, "queued")
     with cluster() as variables:
-        yield lambda code, *arguments: scipion.python(SUBMIT + code, *arguments, SCIPION_HOSTS=str(path), **variables)
+        yield lambda code, *arguments: scipion.python(QUEUE + code, *arguments, SCIPION_HOSTS=str(path), **variables)
+
+
+@pytest.fixture(scope="module")
+def queue(queued: Run) -> Run:
+    """Runs code behind the start of a training."""
+    return lambda code, *arguments: queued(TRAINING + code, *arguments)
+
+
+@pytest.fixture(scope="module")
+def inference(queued: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs code behind the start of an inference."""
+    queued(MODEL, str(untrained_run(tmp_path_factory.mktemp("model"))))
+    return lambda code, for_jobs: queued(INFERENCE + code, *INFERENCE_WORDS, for_jobs)
 
 
 def test_a_whole_protocol_is_cancelled_and_goes_on(queue: Run) -> None:
@@ -91,3 +122,27 @@ def test_a_job_that_fails_is_not_taken_for_finished(queue: Run) -> None:
         wait_until_ended(run)"""
     said = queue(code, "1", "0", "Y")
     assert "ended: failed" in said and "ended early. Its messages are in" in said, said
+
+
+def test_an_inference_is_cancelled_and_goes_on(inference: Run) -> None:
+    code = """if True:
+        wait_for(lambda: os.path.isdir(run._getExtraPath("batches", "0001")))
+        project.stopProtocol(run)
+        wait_for(lambda: not slurm("squeue", "-h"), 20)
+        print("stopped:", run.getStatus())
+        run = project.getProtocol(run.getObjId())
+        project.launchProtocol(run)
+        wait_until_ended(run)
+        print("found:", len(run.outputParticles), run.outputVolume.getDim(), "CUDA" in open(run.getStdoutLog()).read())"""
+    said = inference(code, "N")
+    assert "stopped: aborted" in said and "ended: finished" in said and "found: 240 (32, 32, 32) False" in said, said
+
+
+def test_each_job_of_an_inference(inference: Run) -> None:
+    code = """if True:
+        wait_for(lambda: slurm("squeue", "-h"))
+        print(status(run), slurm("scontrol", "show", "job", slurm("squeue", "-h", "-o", "%i").strip()))
+        wait_until_ended(run)
+        print("found:", len(run.outputParticles), run.outputVolume.getDim(), slurm("squeue", "-h"))"""
+    said = inference(code, "Y")
+    assert "running JobId=" in said and "ended: finished" in said and "found: 240 (32, 32, 32)" in said, said

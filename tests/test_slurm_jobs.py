@@ -1,7 +1,6 @@
-"""Training in a real Slurm job of two processes, with the script of docs/cluster.md: warned, put back, finished."""
+"""Real Slurm jobs of two processes, with the scripts of docs/cluster.md: warned, put back or cancelled, and finished."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -9,8 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+import starfile
 from runs import folder_of_particles, metrics, run_words
-from slurm import PROGRAMS, cluster
+from slurm import PROGRAMS, cluster, documented_script
+from untrained import infer, some_particles, untrained_run
+from untrained import words as infer_words
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("slurm")]
 REPOSITORY = Path(__file__).parents[1]
@@ -36,17 +38,6 @@ def slurm():
         yield run
 
 
-def job_script(folder, words):
-    """The script of the documentation, without GPUs, on a node with little memory."""
-    (script,) = re.findall(r"```sh\n(#!/bin/sh.*?)```", (REPOSITORY / "docs" / "cluster.md").read_text(), re.DOTALL)
-    lines = [line for line in script.splitlines() if "--gres" not in line and "--mem" not in line and "--cpus" not in line]
-    command = " ".join([sys.executable, "-m", "cryopares_train", *words])
-    script = re.sub(r"srun cryopares_train.*?(?=\n[^ ])", f"srun {command}", "\n".join(lines) + "\n", flags=re.DOTALL)
-    path = folder / "job.sh"
-    path.write_text(script.replace("train-%j.log", f"{folder}/train-%j.log"))
-    return path
-
-
 def wait_until(condition, told, seconds=240):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -57,7 +48,7 @@ def wait_until(condition, told, seconds=240):
 def test_a_job_that_is_warned_is_put_back_and_finishes(slurm, tmp_path):
     words = run_words(folder_of_particles(tmp_path))
     more = ("--n_epochs", "8", "--split_halfs", "False")
-    script = job_script(tmp_path, words(tmp_path / "run", *more))
+    script = documented_script(tmp_path, "train", words(tmp_path / "run", *more))
     job = slurm("sbatch", "--parsable", str(script)).strip()
     log, half = tmp_path / f"train-{job}.log", tmp_path / "run" / "version_0" / "allParticles"
 
@@ -73,3 +64,20 @@ def test_a_job_that_is_warned_is_put_back_and_finishes(slurm, tmp_path):
     wait_until(lambda: "JobState=COMPLETED" in slurm("scontrol", "show", "job", job), told)
     assert "goes on in epoch" in told() and told().count("Finished.") == 1
     assert [line["epoch"] for line in metrics(half.parent, "allParticles")] == list(range(1, 9))
+
+
+def test_poses_by_jobs_of_which_one_is_cancelled(slurm, tmp_path):
+    particles, run = some_particles(tmp_path / "particles"), untrained_run(tmp_path / "run")
+    more, out = ("--shard_size", 2, "--refine", "--reconstruct"), tmp_path / "found"
+    expected = infer(particles, run, tmp_path / "here", *more)
+    script = documented_script(tmp_path, "infer", infer_words(particles, run, out, *more))
+    cancelled, job = (slurm("sbatch", "--parsable", "--exclusive", str(script)).strip() for _ in "ab")
+
+    def told():
+        return "".join(log.read_text() for log in tmp_path.glob("infer-*.log")) + slurm("scontrol", "show", "job", job)
+
+    wait_until(lambda: list(out.glob("predictions/*.npz")), told)
+    slurm("scancel", cancelled)
+    wait_until(lambda: "JobState=COMPLETED" in slurm("scontrol", "show", "job", job), told)
+    assert "Traceback" not in told() and told().count("Finished: 60 of 60 particles") == 1
+    assert starfile.read(out / "particles.star")["particles"].equals(expected)
