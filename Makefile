@@ -29,11 +29,12 @@ lint: $(READY)
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
-# One thread a process: the two processes of tests share two cores.
+# One thread a process: the two processes of tests share two cores. Whole files, in their order: what a file sets up is made once, and the
+# long ones of Scipion come first.
 test: lint
 	@tools/install_test_tools.sh
 	@$(PYTHON) -c '$(TELL_DEVICE)'
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadgroup -q
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
 
 check-installs:
 	@tests/check_installs.sh

@@ -1,11 +1,18 @@
 """What the form of an inference says before anything runs: problems, and what is allowed but hardly meant."""
 
-from typing import Any, List, NamedTuple
+import os
+from typing import Any, List, NamedTuple, Optional
 
 from cryopares_core.config.infer_arguments import SAME_HALF
 from cryopares_plugin.convert import particle_problems, particle_warnings
+from cryopares_plugin.convert.rows import ParticleRows
+from cryopares_plugin.convert.whole import look_at_whole
 from cryopares_plugin.fit import HALVES, ModelFiles
 from cryopares_plugin.objects import CryoparesModel
+
+REFERENCE_LABEL = "Map to refine against"
+MASK_LABEL = "Mask for the correlation"
+SAME_PIXEL = 0.01  # part of a pixel size by which two may differ
 
 
 class Request(NamedTuple):
@@ -17,6 +24,7 @@ class Request(NamedTuple):
     policy, one_model : which model for which particles, and the name of the only one, or nothing
     refine, reference : whether poses are refined, and the given `Volume`, or None
     reconstruct : whether there will be a map
+    mask, mask_radius_angs : the given `VolumeMask` for its correlation, or a sphere's radius, or None
     """
 
     model: CryoparesModel
@@ -26,6 +34,8 @@ class Request(NamedTuple):
     refine: bool
     reference: Any
     reconstruct: bool
+    mask: Any = None
+    mask_radius_angs: Optional[float] = None
 
 
 def infer_problems(request: Request, project_path: str = ".") -> List[str]:
@@ -33,7 +43,60 @@ def infer_problems(request: Request, project_path: str = ".") -> List[str]:
     files = ModelFiles(request.model, project_path)
     found = files.problems() + files.lacking(request.policy, request.one_model)
     found += particle_problems(request.particles, files.needs_ctf(), project_path, needs_poses=False)
-    return found + files.misfits(request.particles).problems + _map_problems(request, files)
+    found += files.misfits(request.particles).problems + _map_problems(request, files)
+    found += _volume_problems(request, project_path)
+    return found or _half_map_problems(request, project_path)
+
+
+def _volume_problems(request: Request, project_path: str) -> List[str]:
+    """Volumes whose files are not there, or that do not fit the particles."""
+    found: List[str] = []
+    if request.refine and request.reference is not None:
+        halves = [name for name in (request.reference.getHalfMaps() or "").split(",") if name]
+        found += _file_problems(REFERENCE_LABEL, request.reference, halves, project_path)
+    if request.reconstruct and request.mask is not None:
+        found += _file_problems(MASK_LABEL, request.mask, [], project_path) or _mask_problems(request)
+    return found
+
+
+def _file_problems(label: str, volume: Any, more: List[str], project_path: str) -> List[str]:
+    names = [name.partition(":")[0] for name in (volume.getFileName() or "", *more)]
+    found = [
+        f"{label}: its file '{name}' is not there. Choose another volume, or import it again."
+        for name in names
+        if not os.path.isfile(os.path.join(project_path, name))
+    ]
+    if not volume.getSamplingRate():
+        found.append(f"{label}: its pixel size is not known. Import the volume again with one.")
+    return found
+
+
+def _mask_problems(request: Request) -> List[str]:
+    particles, (side, *_) = request.particles, request.mask.getDim()
+    box, pixel, own = particles.getXDim(), particles.getSamplingRate(), request.mask.getSamplingRate()
+    if not box or (side == box and abs(own / pixel - 1) < SAME_PIXEL):
+        return []
+    return [
+        f"{MASK_LABEL}: it has {side} px of {own:.4g} Å, and the particles {box} px of {pixel:.4g} Å. Make one of their box and "
+        "pixel size, or leave it empty for a soft sphere."
+    ]
+
+
+def _half_map_problems(request: Request, project_path: str) -> List[str]:
+    """What there can be no half maps for."""
+    particles, radius = request.particles, request.mask_radius_angs
+    if not request.reconstruct:
+        return []
+    half_box = (particles.getXDim() or 0) * particles.getSamplingRate() / 2
+    if radius and request.mask is None and half_box and radius > half_box:
+        return [f"Mask radius: {radius:g} Å is more than half of the particles' box, {half_box:.4g} Å. Give a smaller one."]
+    one, two, none = look_at_whole(particles, ParticleRows(particles, project_path)).half_sizes
+    if particles.isStreamOpen() or none or (one and two):
+        return []
+    return [
+        f"All particles are of half set {1 if one else 2}, so that there can be no half maps. Choose particles of both half sets, "
+        "or set 'Reconstruct a map?' to No."
+    ]
 
 
 def _map_problems(request: Request, files: ModelFiles) -> List[str]:
@@ -50,6 +113,11 @@ def infer_warnings(request: Request, project_path: str = ".") -> List[str]:
     files, particles = ModelFiles(request.model, project_path), request.particles
     found = particle_warnings(particles, half_sets=False, project_path=project_path, needs_poses=False)
     found += files.misfits(particles).remarks
+    if particles.isAmplitudeCorrected() and (request.refine or request.reconstruct):
+        found.append(
+            "The pictures' amplitudes are CTF-corrected. Refinement would correct them once more, and the map counts them as they "
+            "are: extract the particles again without correction."
+        )
     if (particles.isPhaseFlipped() or particles.isAmplitudeCorrected()) and files.needs_ctf():
         found.append(
             "The pictures are CTF-corrected already, and the model corrects them once more. If it was not trained on pictures "

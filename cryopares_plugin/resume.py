@@ -4,7 +4,7 @@ import glob
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterable, List, Optional
 
 from cryopares_core.config.merge import load_config
 from cryopares_core.config.parameters import get_value, parameters
@@ -43,6 +43,18 @@ def differences(run_dir: str, options: Dict[str, Any], config: Config) -> List[s
         return []
     pairs += [(name.rpartition(".")[2], get_value(config, name), get_value(earlier, name)) for name in parameters(Config)]
     return [f"{name}: {_text(now)} instead of {_text(before)}" for name, now, before in pairs if now != before]
+
+
+def pointed_at(protocol: Any, names: Iterable[str]) -> Dict[str, Optional[int]]:
+    """The ids of the objects that some pointers stand for, by the names of those that the form has; None where there is none."""
+    objects = {name: getattr(protocol, name).get() for name in names if hasattr(protocol, name)}
+    return {name: None if found is None else found.getObjId() for name, found in objects.items()}
+
+
+def changed_fields(protocol: Any, asked: Dict[str, Any], known: Dict[str, Any]) -> List[str]:
+    """What is not as it was when a run began, so far as that is known: labels of the form's fields, and names of other things."""
+    changed = [name for name, value in asked.items() if name in known and value != known[name]]
+    return [protocol.getParam(name).label.get() if protocol.hasAttribute(name) else name for name in changed]
 
 
 def _text(value: Any) -> str:

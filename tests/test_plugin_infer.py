@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ pytest.importorskip("pwem", reason="scipion-em is not installed")
 os.environ.setdefault("SCIPION_DOMAIN", "pwem")
 
 from pwem.constants import ALIGN_NONE, ALIGN_PROJ
-from pwem.objects import Coordinate, Float, Integer, SetOfParticles, Transform
+from pwem.objects import Coordinate, Float, Integer, SetOfParticles, Transform, Volume
 from test_plugin_convert import acquisition, new_set, reopened, scipions_matrix
 from untrained import ANGLES, FOM, SAMPLING, N, given, infer, some_particles, summary, untrained_run
 
@@ -26,6 +28,7 @@ from cryopares_core.inference.particles import read_new_particles
 from cryopares_core.model.storage import read_card
 from cryopares_core.particles.star import read_particles
 from cryopares_core.plots.inference import read_inference
+from cryopares_core.volumes.maps import write_map
 from cryopares_plugin.batches import Batches
 from cryopares_plugin.convert import write_particles
 from cryopares_plugin.convert.poses import angles_and_shifts, matrices_of_poses
@@ -184,6 +187,21 @@ def test_what_is_new_of_a_growing_set(scipions, tmp_path):
     assert not rows.is_open()
 
 
+def test_a_set_whose_writer_was_killed_is_read_as_it_was(scipions, tmp_path):
+    scipions.close()
+    path = tmp_path / "p.sqlite"
+    code = """if True:
+        import os, sqlite3, sys
+        connection = sqlite3.connect(sys.argv[1])
+        connection.execute("PRAGMA cache_size=1")
+        connection.execute("UPDATE Objects SET enabled=0")
+        connection.execute("CREATE TABLE more AS SELECT randomblob(900) FROM Objects, Objects")
+        os.kill(os.getpid(), 9)"""
+    subprocess.run([sys.executable, "-c", code, str(path)])
+    assert path.with_name("p.sqlite-journal").exists()
+    assert ParticleRows(reopened(path)).ids().tolist() == list(range(1, N + 1))
+
+
 # ---- and back
 
 
@@ -283,6 +301,14 @@ def request_of(run, particles, **changes):
     return Request(model, particles, "same_half", "", refine=False, reference=None, reconstruct=False)._replace(**changes)
 
 
+def volume_of(path, side, pixel=SAMPLING):
+    """One that is empty."""
+    write_map(path, np.zeros((side, side, side), np.float32), pixel or 1.0)
+    made = Volume(location=str(path))
+    made.setSamplingRate(pixel)
+    return made
+
+
 def test_the_form_and_the_command_say_the_same_of_what_does_not_fit(run, scipions, table):
     card = read_card(run / "half1")
     for pixel in (9.0, SAMPLING, 1.05 * SAMPLING, 1.2 * SAMPLING):
@@ -316,7 +342,38 @@ def test_refining_needs_a_map(run, scipions, tmp_path):
     (tmp_path / "run" / "half2" / "starting_map.mrc").unlink()
     told = infer_problems(request_of(tmp_path / "run", scipions, refine=True))
     assert told == ["The model of half2 has kept no map of its training particles. Give a map to refine against."]
-    assert infer_problems(request_of(tmp_path / "run", scipions, refine=True, reference="a map")) == []
+    given_map = volume_of(tmp_path / "map.mrc", 32)
+    assert infer_problems(request_of(tmp_path / "run", scipions, refine=True, reference=given_map), "/") == []
+
+
+def test_maps_and_masks_are_looked_at_before_any_work(run, scipions, tmp_path):
+    fitting, large = volume_of(tmp_path / "fitting.mrc", 32), volume_of(tmp_path / "large.mrc", 40)
+    unknown = volume_of(tmp_path / "unknown.mrc", 32, None)
+    gone = Volume(location=str(tmp_path / "gone.mrc"))
+    gone.setSamplingRate(SAMPLING)
+
+    def told(**changes):
+        return " ".join(infer_problems(request_of(run, scipions, **changes), "/"))
+
+    assert told(refine=True, reference=large, reconstruct=True, mask=fitting, mask_radius_angs=900.0) == ""
+    assert "Mask for the correlation: it has 40 px of 10 Å, and the particles 32 px" in told(reconstruct=True, mask=large)
+    assert "Map to refine against: its pixel size is not known" in told(refine=True, reference=unknown)
+    assert "gone.mrc' is not there" in told(refine=True, reference=gone) and told(reference=gone, mask=gone) == ""
+    assert "Mask radius: 500 Å is more than half of the particles' box, 160 Å" in told(reconstruct=True, mask_radius_angs=500.0)
+
+
+def test_one_half_set_makes_no_half_maps(run, table, tmp_path):
+    alone = new_set(tmp_path / "p.sqlite", table, _rlnRandomSubset=lambda row: Integer(2))
+    assert "All particles are of half set 2" in infer_problems(request_of(run, alone, reconstruct=True))[0]
+    assert infer_problems(request_of(run, alone)) == []
+
+
+def test_flipped_phases_are_told_to_the_core(run, scipions, tmp_path):
+    scipions.setIsPhaseFlipped(True)
+    write_particles(scipions, str(tmp_path / "in.star"), poses=False)
+    assert set(starfile.read(tmp_path / "in.star")["optics"]["rlnCtfDataArePhaseFlipped"]) == {1}
+    scipions.setIsAmplitudeCorrected(True)
+    assert "amplitudes are CTF-corrected" in infer_warnings(request_of(run, scipions, refine=True))[0]
 
 
 def test_ctfs_are_needed_by_models_that_correct_them(run, table, tmp_path):

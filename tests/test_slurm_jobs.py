@@ -14,7 +14,7 @@ from slurm import PROGRAMS, cluster, documented_script
 from untrained import infer, some_particles, untrained_run
 from untrained import words as infer_words
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.timeout(600)
 REPOSITORY = Path(__file__).parents[1]
 
 

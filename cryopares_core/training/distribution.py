@@ -29,6 +29,9 @@ from cryopares_core.training.watch import Diverged
 
 logger = logging.getLogger(__name__)
 LONGEST_WAIT = datetime.timedelta(hours=6)  # of one process for another: a large set may take long to prepare
+# Connections of runs that are over. Their last owner would else be DDP's reducer, which closes them while it holds Python's lock
+# and waits for a thread that needs that lock: now and then for ever.
+_over: list[Any] = []
 T = TypeVar("T")
 
 
@@ -37,12 +40,13 @@ def processes(device: torch.device, devices: int | None) -> Iterator[Fabric]:
     """All processes of a run within the `with` block; see `start_processes`."""
     fabric, well = start_processes(device, devices), False
     try:
-        with _one_voice(fabric):
+        with _quiet_end(fabric), _one_voice(fabric):
             yield fabric
         well = True
     finally:
         # Connections that Python's end tears abort the process; those of GPUs may wait for a process that is gone.
         if torch.distributed.is_initialized() and (well or device.type == "cpu"):
+            _over.append(torch.distributed.group.WORLD)
             torch.distributed.destroy_process_group()
 
 
@@ -121,6 +125,19 @@ def told_together(fabric: Fabric) -> Iterator[None]:
     everywhere = [problem for of_one in gathered(fabric, problems) for problem in of_one]
     if everywhere:
         raise UserError(list(dict.fromkeys(everywhere)) if fabric.is_global_zero else [])
+
+
+@contextmanager
+def _quiet_end(fabric: Fabric) -> Iterator[None]:
+    """Where all processes stop together, those that the first one has started end as if all were well: Lightning's guard over them
+    takes any other end for an accident, and kills the first one, which may still be saving.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, UserError) as error:
+        if given_place() is None and not fabric.is_global_zero and not getattr(error, "problems", None):
+            raise SystemExit(0) from error
+        raise
 
 
 @contextmanager

@@ -69,6 +69,8 @@ def _group(particles: Any, key: Key) -> Dict[str, str]:
     if particles.getXDim():
         group["rlnImageSize"] = str(particles.getXDim())
     group["rlnImageDimensionality"] = "2"
+    if particles.isPhaseFlipped():
+        group["rlnCtfDataArePhaseFlipped"] = "1"
     return group
 
 

@@ -111,11 +111,25 @@ class ParticleRows:
     def _connection(self) -> Iterator[sqlite3.Connection]:
         """A connection of our own, for reading only: the set's own cursor stays where it is."""
         try:
-            address = f"file:{quote(os.path.abspath(self.path))}?mode=ro"
-            with closing(sqlite3.connect(address, uri=True, timeout=60)) as connection:
+            with closing(self._opened()) as connection:
                 yield connection
         except sqlite3.Error as error:
             raise UserError(
                 f"{self.path}: the particles' own file cannot be read ({error}). Is their protocol still running, or was its "
                 "folder removed? Run it again, or choose other particles."
             ) from error
+
+    def _opened(self) -> sqlite3.Connection:
+        connection = self._open("ro")
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            connection.close()
+            if "readonly" not in str(error):
+                raise
+            # A writer was killed: only who may write can take back what it left half done.
+            return self._open("rw")
+        return connection
+
+    def _open(self, mode: str) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{quote(os.path.abspath(self.path))}?mode={mode}", uri=True, timeout=60)

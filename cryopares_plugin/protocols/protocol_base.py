@@ -1,5 +1,6 @@
 """What all protocols that run the core share."""
 
+from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from pyworkflow.protocol import params
@@ -11,12 +12,13 @@ from cryopares_core.config.parameters import parameters
 from cryopares_core.config.point_groups import group_name
 from cryopares_core.config.schema import Config
 from cryopares_core.errors import UserError
+from cryopares_core.plots.readers import read_json
 from cryopares_plugin import summary
 from cryopares_plugin.core_run import gpu_problems
 from cryopares_plugin.form import TABS, add_fields, add_parameter, form_value, help_text, overrides, tree_fields
 from cryopares_plugin.objects import CryoparesModel
-from cryopares_plugin.protocols.protocol_running import ProtCryoparesRunning
-from cryopares_plugin.resume import differences, is_begun
+from cryopares_plugin.protocols.protocol_running import INPUTS, ProtCryoparesRunning
+from cryopares_plugin.resume import changed_fields, differences, is_begun, pointed_at
 
 OUTPUT = "outputModel"
 ARGUMENTS = parameters(TrainArguments)
@@ -116,8 +118,7 @@ class ProtCryoparesBase(ProtCryoparesRunning):
 
     def _sources(self) -> List[Any]:
         """Pointers to what the model was made from."""
-        names = ("inputParticles", "inputModel", "inputVolume")
-        pointers = [getattr(self, name, None) for name in names]
+        pointers = [getattr(self, name, None) for name in INPUTS]
         return [pointer for pointer in pointers if pointer is not None and pointer.get() is not None]
 
     # ---- settings
@@ -171,7 +172,8 @@ class ProtCryoparesBase(ProtCryoparesRunning):
         if self.runMode.get() != MODE_RESUME or not is_begun(self.getRunDir()):
             return []
         options = {name: form_value(self, name, ARGUMENTS[name]) for name in OF_THE_RUN if hasattr(self, name)}
-        found = differences(self.getRunDir(), options, self._config())
+        others = changed_fields(self, pointed_at(self, INPUTS), read_json(Path(self._inputsFile())))
+        found = [f"{label} (another object)" for label in others] + differences(self.getRunDir(), options, self._config())
         if not found:
             return []
         return [

@@ -2,7 +2,7 @@
 
 from typing import Any, List, Optional
 
-from pyworkflow.protocol import params
+from pyworkflow.protocol import Protocol, params
 from pyworkflow.protocol.constants import GPU_LIST, LEVEL_ADVANCED, LEVEL_NORMAL, USE_GPU
 
 from cryopares_core.config.infer_arguments import ONE_MODEL, POLICIES, InferArguments
@@ -11,13 +11,14 @@ from cryopares_core.config.reconstruct_arguments import ReconstructArguments
 from cryopares_plugin import inference_record
 from cryopares_plugin.core_run import gpu_problems
 from cryopares_plugin.form import add_parameter, form_value
-from cryopares_plugin.infer_checks import Request, infer_problems, infer_warnings
+from cryopares_plugin.infer_checks import MASK_LABEL, REFERENCE_LABEL, Request, infer_problems, infer_warnings
 from cryopares_plugin.protocols.protocol_infer_outputs import ProtCryoparesInferOutputs
 from cryopares_plugin.protocols.protocol_infer_steps import HALF_REFERENCES, MASK, REFERENCE
 
 INFER, RECONSTRUCT = parameters(InferArguments), parameters(ReconstructArguments)
 FINDING = ("policy", "model", "top_k", "confidence_threshold", "quarter_turns", "batch_size")
 FOR_EXPERTS = ("top_k", "quarter_turns", "batch_size")
+LEAST_THREADS = 3  # while particles come
 MODEL_HELP = "A model of CryoPARES train or fine-tune, or an imported one."
 PARTICLES_HELP = (
     "Particles of the same, or nearly the same, complex. They need no poses; shifts of an earlier alignment, in 2D or 3D, centre "
@@ -33,7 +34,7 @@ STREAMING = (
     (
         "streamingBatchSize",
         2000,
-        "Particles at a time",
+        "New particles before a start",
         "While particles are still coming, poses are found whenever there are so many new ones. Each time the model is loaded "
         "anew, which takes some seconds.",
     ),
@@ -78,12 +79,11 @@ class ProtCryoparesInfer(ProtCryoparesInferOutputs):
         _add_pointer(form, "inputParticles", "SetOfParticles", "Particles", PARTICLES_HELP, important=True)
 
     def _addMaps(self, form: Any) -> None:
-        reference, mask = "Map to refine against", "Mask for the correlation"
         self._addOption(form, "refine")
-        _add_pointer(form, "referenceVolume", "Volume", reference, REFERENCE_HELP, allowsNull=True, condition="refine")
+        _add_pointer(form, "referenceVolume", "Volume", REFERENCE_LABEL, REFERENCE_HELP, allowsNull=True, condition="refine")
         self._addOption(form, "resolution_angs", condition="refine")
         self._addOption(form, "reconstruct")
-        _add_pointer(form, "maskVolume", "VolumeMask", mask, MASK_HELP, allowsNull=True, condition="reconstruct")
+        _add_pointer(form, "maskVolume", "VolumeMask", MASK_LABEL, MASK_HELP, allowsNull=True, condition="reconstruct")
         add_parameter(form, "mask_radius_angs", RECONSTRUCT["mask_radius_angs"], LEVEL_ADVANCED)
         _show_if(form, "mask_radius_angs", "reconstruct")
 
@@ -127,7 +127,8 @@ class ProtCryoparesInfer(ProtCryoparesInferOutputs):
 
     def _reconstructArguments(self) -> List[str]:
         words = ["--symmetry", self.inputModel.get().getSymmetry()]
-        words += [] if self.inputParticles.get().hasCTF() else ["--ctf_correction", "False"]
+        particles = self.inputParticles.get()
+        words += ["--ctf_correction", "False"] if particles.isAmplitudeCorrected() or not particles.hasCTF() else []
         if MASK in self._maps():
             words += ["--mask_fname", self._getExtraPath(MASK)]
         elif self.mask_radius_angs.get():
@@ -149,8 +150,17 @@ class ProtCryoparesInfer(ProtCryoparesInferOutputs):
 
     def _machineProblems(self) -> List[str]:
         found = gpu_problems(self)
-        if self.numberOfThreads.get() < 2 and self.inputParticles.get().isStreamOpen():
-            found.append("The particles are still coming: give at least 2 Scipion threads, one of which waits for them.")
+        if self.numberOfThreads.get() < LEAST_THREADS and self.inputParticles.get().isStreamOpen():
+            found.append(
+                f"The particles are still coming: give at least {LEAST_THREADS} Scipion threads. One leads, one waits for "
+                "particles, and one works."
+            )
+        training = self.inputModel.getObjValue()
+        if isinstance(training, Protocol) and training.isActive():
+            found.append(
+                f"'{training.getRunName()}' is still training the model. Schedule this run, which then waits for the end, or stop "
+                "the training to use what it has."
+            )
         return found
 
     def _warnings(self) -> List[str]:
@@ -163,10 +173,14 @@ class ProtCryoparesInfer(ProtCryoparesInferOutputs):
         if model is None or particles is None:
             return None
         reference, name = self.referenceVolume.get(), form_value(self, "model", INFER["model"])
-        return Request(model, particles, self._policy(), name or "", self.refine.get(), reference, self.reconstruct.get())
+        wanted = (self._policy(), name or "", self.refine.get(), reference, self.reconstruct.get())
+        return Request(model, particles, *wanted, self.maskVolume.get(), self.mask_radius_angs.get())
 
     def _summary(self) -> List[str]:
-        return inference_record.summary(self._getExtraPath())
+        lines = inference_record.summary(self._getExtraPath())
+        if self.isFinished() and self.reconstruct.get() and not self.hasAttribute("outputVolume"):
+            lines.append("There is no map: it needs particles of both half sets. Lower 'Least confidence', and continue the run.")
+        return lines
 
     def _methods(self) -> List[str]:
         return inference_record.methods(self._getExtraPath())

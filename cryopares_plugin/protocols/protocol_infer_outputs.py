@@ -19,10 +19,12 @@ from cryopares_plugin.convert.read_results import Found, copy_found, read_found
 from cryopares_plugin.convert.rows import ParticleRows
 from cryopares_plugin.inference_record import write_whole
 from cryopares_plugin.protocols.protocol_infer_steps import FINISHED, RECONSTRUCTED, ProtCryoparesInferSteps
+from cryopares_plugin.resume import changed_fields, pointed_at
 
 PARTICLES, DISCARDED, MAP, CURVE = "outputParticles", "outputDiscarded", "outputVolume", "outputFSC"
 KEPT_STAR, ALL_STAR = "particles.star", "all.star"
 RECORD = "asked.json"
+WEIGHTS = "the model's weights"
 OF_THE_OUTPUTS = ("confidence_threshold", "keepDiscarded")
 INPUTS = ("inputModel", "inputParticles", "referenceVolume")
 OF_THE_POSES = ("policy", "model", "top_k", "quarter_turns", "refine", "resolution_angs")
@@ -75,7 +77,8 @@ class ProtCryoparesInferOutputs(ProtCryoparesInferSteps):
         particles, target = self.inputParticles.get(), self._newOutput(name) if output is None else _to_append(output)
         copy_found(particles, new, target)
         particles.close()
-        self._updateOutputSet(name, target, Set.STREAM_OPEN)
+        # A failure elsewhere has closed the outputs, and must not find one open again.
+        self._updateOutputSet(name, target, Set.STREAM_CLOSED if self._hasFailed() else Set.STREAM_OPEN)
         if output is None:
             self._defineTransformRelation(self.inputParticles, target)
             self._defineSourceRelation(self.inputModel, target)
@@ -119,36 +122,47 @@ class ProtCryoparesInferOutputs(ProtCryoparesInferSteps):
         """Keep what is asked for. Where an earlier start asked for other outputs of the same poses, they are made again."""
         record, asked = Path(self._getExtraPath(RECORD)), self._asked()
         known = read_json(record)
-        if known and any(known.get(name) != asked[name] for name in OF_THE_OUTPUTS):
-            self._dropOutputs()
+        changed = known and any(known.get(name) != asked[name] for name in OF_THE_OUTPUTS)
+        if changed:
+            self._dropParticles()
+        if changed or not self.reconstruct.get():
+            self._dropMap()
         record.write_text(json.dumps(asked), encoding="utf-8")
 
-    def _dropOutputs(self) -> None:
+    def _dropParticles(self) -> None:
         """Remove the particles of the outputs; their poses stay."""
         with self._lock:
-            for name in (PARTICLES, DISCARDED):
-                output = getattr(self, name, None)
-                if output is not None:
-                    output.close()
-                    self.deleteOutput(output)
-                    cleanPath(output.getFileName())
+            for output in self._present(PARTICLES, DISCARDED):
+                output.close()
+                self.deleteOutput(output)
+                cleanPath(output.getFileName())
             batches = self._batches()
             for number in batches.numbers():
                 cleanPath(batches.path(number, PUT_OUT), batches.path(number, RESULTS, FINISHED))
 
+    def _dropMap(self) -> None:
+        """Remove a map that is not of the particles that are kept now."""
+        with self._lock:
+            for output in self._present(MAP, CURVE):
+                self.deleteOutput(output)
+            cleanPath(self._mapFolder())
+
+    def _present(self, *names: str) -> List[Any]:
+        """Those of the outputs that there are."""
+        return [getattr(self, name) for name in names if getattr(self, name, None) is not None]
+
     def _asked(self) -> Dict[str, Any]:
         """What results depend on, by the fields' names."""
         fields = {name: getattr(self, name).get() for name in (*OF_THE_POSES, *OF_THE_OUTPUTS)}
-        pointers = {name: getattr(self, name) for name in INPUTS}
-        return {**fields, **{name: pointer.getUniqueId() if pointer.hasValue() else None for name, pointer in pointers.items()}}
+        return {**pointed_at(self, INPUTS), **fields, WEIGHTS: _stamps(self.inputModel.get().getFiles())}
 
     def _changesOfRun(self) -> List[str]:
         """What was changed on the form of a run that goes on, which would no longer be that run."""
         known = read_json(Path(self._getExtraPath(RECORD)))
         if self.runMode.get() != MODE_RESUME or not known:
             return []
-        asked = self._asked()
-        changed = [self.getParam(name).label.get() for name in (*INPUTS, *OF_THE_POSES) if asked[name] != known.get(name)]
+        asked = {name: value for name, value in self._asked().items() if name not in OF_THE_OUTPUTS}
+        changed = changed_fields(self, asked, known)
         if not changed:
             return []
         return [
@@ -159,6 +173,12 @@ class ProtCryoparesInferOutputs(ProtCryoparesInferSteps):
     def _writeWhole(self) -> None:
         batches = self._batches()
         write_whole(self._getExtraPath(), [batches.path(number, RESULTS) for number in batches.numbers()])
+
+
+def _stamps(paths: List[str]) -> Dict[str, List[int]]:
+    """Size and time of files, by name."""
+    found = {path: os.stat(path) for path in paths if os.path.isfile(path)}
+    return {path: [status.st_size, status.st_mtime_ns] for path, status in found.items()}
 
 
 def _to_append(output: SetOfParticles) -> SetOfParticles:

@@ -1,8 +1,10 @@
 """How an inference runs: batch by batch, as particles come, through files and commands of the core."""
 
 import os
-from typing import Any, Dict, List, Tuple
+import time
+from typing import Any, Dict, Iterator, List, Tuple
 
+import numpy as np
 from pwem.objects import Volume
 from pwem.protocols import EMProtocol
 from pyworkflow.exceptions import PyworkflowException
@@ -13,6 +15,7 @@ from cryopares_core.errors import UserError
 from cryopares_core.progress import Countdown
 from cryopares_plugin.batches import INPUT, RESULTS, Batches
 from cryopares_plugin.convert import write_particles
+from cryopares_plugin.convert.read_results import HALF_SET
 from cryopares_plugin.convert.rows import ParticleRows
 from cryopares_plugin.core_run import run_core
 from cryopares_plugin.volumes import write_map
@@ -36,18 +39,35 @@ class ProtCryoparesInferSteps(EMProtocol, ProtStreamingBase):
         batches, last = self._batches(), (first, first)
         for number in batches.unfinished():
             last = self._insertBatch(number, last)
-        while True:
-            rows = ParticleRows(self.inputParticles.get())
-            is_open = rows.is_open()  # asked first, so that nothing is missed that comes in between
-            new = batches.without(rows.ids())
-            if len(new) >= (self.streamingBatchSize.get() if is_open else 1):
-                last = self._insertBatch(batches.begin(new), last)
-            if not is_open:
-                break
-            self._streamingSleepOnWait()
+        for new in self._newParticles(batches):
+            last = self._insertBatch(batches.begin(new), last)
+        if self._hasFailed():
+            return
         closed = self._insertFunctionStep(self.closeStep, prerequisites=[last[1]], needsGPU=False)
         if self.reconstruct.get():
             self._insertFunctionStep(self.reconstructStep, prerequisites=[closed])
+
+    def _newParticles(self, batches: Batches) -> Iterator[np.ndarray]:
+        """Ids of particles that are in no batch, when there are enough of them or no more come. Ends with the input, or when a step
+        has failed: Scipion waits for this thread before it tells so.
+        """
+        while not self._hasFailed():
+            rows = ParticleRows(self.inputParticles.get())
+            is_open = rows.is_open()  # asked first, so that nothing is missed that comes in between
+            new = batches.without(rows.ids())
+            if len(new) >= (self.streamingBatchSize.get() if is_open else 1) and not self._hasFailed():
+                yield new
+            if not is_open:
+                return
+            self._waitForMore()
+
+    def _waitForMore(self) -> None:
+        end = time.monotonic() + self.streamingSleepOnWait.get()
+        while time.monotonic() < end and not self._hasFailed():
+            time.sleep(min(1.0, self.streamingSleepOnWait.get()))
+
+    def _hasFailed(self) -> bool:
+        return any(step.isFailed() for step in list(self._steps))
 
     def _insertBatch(self, number: int, last: Tuple[int, int]) -> Tuple[int, int]:
         """Insert the steps of a batch behind those of the last one: poses of one batch are found while another is written."""
@@ -80,8 +100,8 @@ class ProtCryoparesInferSteps(EMProtocol, ProtStreamingBase):
     def reconstructStep(self) -> None:
         """Half maps of all particles kept, and their correlation."""
         particles = getattr(self, "outputParticles", None)
-        if particles is None:
-            self.warning("There is no map: no particles were kept.")
+        if particles is None or len(ParticleRows(particles).distinct([f"_{HALF_SET}"])) < 2:
+            self.warning("There is no map: it needs particles of both half sets.")
             return
         star = self._getExtraPath("output_particles.star")
         self._write(particles, star)

@@ -1,10 +1,12 @@
 """How a protocol runs a training of the core: on which machine's parts, from where an earlier try was stopped, to its end."""
 
+import json
 import os
 import signal
 import subprocess
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Iterator, List
 
 from pwem.protocols import EMProtocol
@@ -15,9 +17,10 @@ from cryopares_plugin import Plugin
 from cryopares_plugin.core_run import core_variables, new_error_file
 from cryopares_plugin.keeper import protocol_lives, wait_for_earlier
 from cryopares_plugin.program import error_text, joined, kept, program
-from cryopares_plugin.resume import GOES_ON, STOPPED, is_begun, remove_unbegun
+from cryopares_plugin.resume import GOES_ON, STOPPED, is_begun, pointed_at, remove_unbegun
 
 SECONDS_BETWEEN_LOOKS = 2.0
+INPUTS = ("inputParticles", "inputModel", "inputVolume")
 # The shell waits for the training to save when a batch system tells all processes of a job to end.
 PATIENT_SHELL = "trap : TERM; "
 
@@ -35,6 +38,8 @@ class ProtCryoparesRunning(EMProtocol):
         Raises PyworkflowException with the core's own sentence when it fails.
         """
         wait_for_earlier(self._trainingLock(), self.info)
+        if not is_begun(self.getRunDir()):
+            Path(self._inputsFile()).write_text(json.dumps(pointed_at(self, INPUTS)), encoding="utf-8")
         words = self._startOrContinue(arguments, settings)
         error_file = new_error_file(self, "cryopares_train")
         try:
@@ -58,6 +63,10 @@ class ProtCryoparesRunning(EMProtocol):
             remove_unbegun(folder)
             own, words = settings, [*arguments, *words]
         return [*words, "--config", *own] if own else words
+
+    def _inputsFile(self) -> str:
+        """Which objects the run began with."""
+        return self._getExtraPath("inputs.json")
 
     def _settingsOfContinuing(self) -> List[str]:
         """Settings that another value is wanted for in a run that goes on."""

@@ -1,6 +1,6 @@
 """Planes through a map."""
 
-from typing import Any, Tuple
+from typing import Any, Dict, NamedTuple, Tuple
 
 import mrcfile
 import numpy as np
@@ -10,32 +10,47 @@ from cryopares_core.plots.figures import GREY, say_nothing_yet, styled
 AXES = ("z", "y", "x")
 PLANES = (0.3, 0.4, 0.5, 0.6, 0.7)  # of the box
 CONTRAST = (1.0, 99.8)  # percentiles of the values that are shown as black and white
+SAMPLES = 64  # along each axis, that tell the contrast
 BAR_SHARE = 0.25  # of the box, at the most
 
 
-def read_volume(path: str) -> Tuple[np.ndarray, float]:
-    """A map `(z, y, x)` and its pixel size in Å. Raises OSError or ValueError where it cannot be read."""
-    with mrcfile.open(path, permissive=True) as file:
-        return np.array(file.data, dtype=np.float32), float(file.voxel_size.x)
+class Slices(NamedTuple):
+    """Planes by axis and number, the values that are black and white, the box in pixels, and the pixel size in Å."""
+
+    planes: Dict[Tuple[int, int], np.ndarray]
+    contrast: Tuple[float, float]
+    size_px: int
+    pixel_angs: float
+
+
+def read_slices(path: str) -> Slices:
+    """Of a map, whose other planes are not read. Raises OSError or ValueError where it cannot be read."""
+    with mrcfile.mmap(path, permissive=True) as file:
+        data, pixel_angs = file.data, float(file.voxel_size.x)
+        if data is None or data.ndim != 3:
+            raise ValueError("it is no map")
+        places = [(axis, int(plane * data.shape[axis])) for axis in range(3) for plane in PLANES]
+        planes = {(axis, number): np.array(data.take(number, axis)) for axis, number in places}
+        step = max(1, data.shape[0] // SAMPLES)
+        low, high = np.percentile(data[::step, ::step, ::step], CONTRAST)
+        return Slices(planes, (float(low), float(high)), data.shape[0], pixel_angs)
 
 
 @styled
 def draw_slices(figure: Any, path: str) -> None:
     """Five planes along each axis, all with the same grey scale, and a bar of a round length."""
     try:
-        volume, pixel_angs = read_volume(path)
+        slices = read_slices(path)
     except (OSError, ValueError) as error:
         say_nothing_yet(figure, f"{path}: the map cannot be read ({error}).")
         return
-    low, high = np.percentile(volume, CONTRAST)
+    low, high = slices.contrast
     panels = figure.subplots(len(AXES), len(PLANES))
-    for axis, name in enumerate(AXES):
-        for panel, plane in zip(panels[axis], PLANES):
-            number = int(plane * volume.shape[axis])
-            panel.imshow(np.take(volume, number, axis), cmap="gray", vmin=low, vmax=high, origin="lower")
-            panel.set_title(f"{name} = {number}", fontsize=8, fontweight="normal")
-            panel.axis("off")
-    _scale_bar(panels[0, 0], volume.shape[0], pixel_angs)
+    for panel, ((axis, number), plane) in zip(panels.flat, slices.planes.items()):
+        panel.imshow(plane, cmap="gray", vmin=low, vmax=high, origin="lower")
+        panel.set_title(f"{AXES[axis]} = {number}", fontsize=8, fontweight="normal")
+        panel.axis("off")
+    _scale_bar(panels[0, 0], slices.size_px, slices.pixel_angs)
 
 
 def bar_angs(size_angs: float) -> float:

@@ -13,7 +13,7 @@ from untrained import untrained_run
 
 HERE = Path(__file__).parent
 TEMPLATE = ROOT / "cryopares_plugin" / "templates" / "infer.json.template"
-pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("infer")]
+pytestmark = pytest.mark.timeout(300)
 
 MODEL = """
 project = open_project(sys.argv[1])
@@ -57,7 +57,7 @@ print("methods", run.methods()[0])
 ONWARD = """
 from relion.protocols import ProtRelionRefine3D
 project = open_project("inferred")
-run = [run for run in project.getRuns() if run.getClassName() == "ProtCryoparesInfer"][-1]
+run = next(run for run in project.getRuns() if run.getClassName() == "ProtCryoparesInfer" and run.isFinished())
 refinement = project.newProtocol(ProtRelionRefine3D, copyAlignment=True, isMapAbsoluteGreyScale=True, doGpu=False)
 link(refinement.inputParticles, run, "outputParticles")
 link(refinement.referenceVolume, run, "outputVolume")
@@ -114,7 +114,26 @@ grow(growing, [*range(1, 61), *range(121, 151)], Set.STREAM_OPEN)
 run = new_inference(project, streamingBatchSize=50, streamingSleepOnWait=1, reconstruct=True, numberOfThreads=1)
 print("refused", run.validate())
 run.numberOfThreads.set(3)
+training = run.inputModel.getObjValue()
+training.setStatus("running")
+print("training", run.validate())
+training.setStatus("finished")
 print("validated", run.validate())
+weights = os.path.join(run.inputModel.get().getPath(), "half1", "model.safetensors")
+sound, times_of = open(weights, "rb").read(), os.stat(weights)
+open(weights, "wb").write(sound[:1000])
+os.utime(weights, ns=(times_of.st_mtime_ns, times_of.st_mtime_ns))
+project.launchProtocol(run)
+wait_until_ended(run)
+print("alive", os.path.exists(f"/proc/{run.getPid()}") if run.getPid() else False, len(times(run, "ids.npy")))
+open(weights, "wb").write(sound)
+os.utime(weights, ns=(times_of.st_mtime_ns, times_of.st_mtime_ns))
+run._store()
+from cryopares_core.plots.readers import read_json
+import json, pathlib
+record = pathlib.Path(run._getExtraPath("asked.json"))
+print("other weights", run.validate())
+record.write_text(json.dumps({name: value for name, value in read_json(record).items() if "weights" not in name}))
 project.launchProtocol(run)
 reaches(90)
 grow(opened(), range(61, 121), Set.STREAM_OPEN)
@@ -200,16 +219,6 @@ def test_from_particles_to_poses_and_a_map(inferred: dict[str, str]) -> None:
     assert "refined against a map at 25 Å" in seen["methods"]
 
 
-def test_a_refinement_takes_over(scipion: Installation, inferred: dict[str, str]) -> None:
-    """A run of scipion-em-relion's refinement begins with our poses, shifts and half sets."""
-    seen = told(scipion.python(ONWARD, RELION_HOME=str(scipion.folder)))
-    assert "relion_image_handler" in seen["ended"] and "status 127" in seen["ended"], seen  # its first program
-    theirs, ours = (starfile.read(path)["particles"] for path in seen["stars"].split())
-    assert len(theirs) == len(ours)
-    for name in ("rlnOriginXAngst", "rlnOriginYAngst", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnRandomSubset"):
-        assert np.allclose(theirs[name], ours[name], atol=1e-4), name
-
-
 def test_another_confidence_needs_no_new_poses(scipion: Installation, inferred: dict[str, str]) -> None:
     seen = told(scipion.python(NEW + ANOTHER_THRESHOLD))
     assert "begun with another value of: Which model. Set it back" in seen["refused"]
@@ -233,13 +242,25 @@ def test_what_analyze_results_shows(scipion: Installation, inferred: dict[str, s
     assert not seen["torch"]
 
 
+def test_a_refinement_takes_over(scipion: Installation, inferred: dict[str, str]) -> None:
+    """A run of scipion-em-relion's refinement begins with our poses, shifts and half sets."""
+    seen = told(scipion.python(ONWARD, RELION_HOME=str(scipion.folder)))
+    assert "relion_image_handler" in seen["ended"] and "status 127" in seen["ended"], seen  # its first program
+    theirs, ours = (starfile.read(path)["particles"] for path in seen["stars"].split())
+    assert len(theirs) == len(ours)
+    for name in ("rlnOriginXAngst", "rlnOriginYAngst", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnRandomSubset"):
+        assert np.allclose(theirs[name], ours[name], atol=1e-4), name
+
+
 def test_particles_are_taken_as_they_come(scipion: Installation, project) -> None:
     """Also those that come between others."""
     project("streamed")
     said = scipion.python(NEW + GROWING)
-    assert said.count("reached") == 2 and "reached 90 True" in said and "reached 150 True" in said, said
     seen = told(said)
-    assert "give at least 2 Scipion threads" in seen["refused"] and seen["validated"] == "[]"
+    assert "is still training the model" in seen["training"] and "ended: failed None" in said, said
+    assert seen["alive"] == "False 1" and "another value of: the model's weights." in seen["other"], said
+    assert said.count("reached") == 2 and "reached 90 True" in said and "reached 150 True" in said, said
+    assert "give at least 3 Scipion threads" in seen["refused"] and seen["validated"] == "[]"
     assert seen["closed"] == f"{N_PARTICLES} True True", said
     assert seen["kept"] == "[] True 3", said
 

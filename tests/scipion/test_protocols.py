@@ -6,7 +6,7 @@ import sys
 import pytest
 from installation import QUICK, Installation, project_with_particles
 
-pytestmark = [pytest.mark.timeout(500), pytest.mark.xdist_group("protocols")]
+pytestmark = pytest.mark.timeout(500)
 AUTO = QUICK | {"batch_size": 0}  # as many pictures as the memory holds
 TRAIN = f"""
 project = open_project("trained")

@@ -19,7 +19,8 @@ status(run)  # it knows its own process now
 
 def training():
     "The processes that train, and those that started them: some are no descendants of the protocol's."
-    return [one for one in psutil.process_iter() if run.getWorkingDir() in environment(one).get("CRYOPARES_ERROR_FILE", "")]
+    own = os.path.abspath(run.getWorkingDir())
+    return [one for one in psutil.process_iter() if own in environment(one).get("CRYOPARES_ERROR_FILE", "")]
 
 def environment(process):
     try:
@@ -32,6 +33,7 @@ def wait_for_end(processes):
 """
 # A new session: the one that began is gone.
 GO_ON = """
+from pwem.objects import SetOfParticles
 project = open_project("resumed")
 run = [run for run in project.getRuns(checkPids=True) if run.getClassName() == "ProtCryoparesTrain"][-1]
 star = os.path.join(run._getExtraPath(), "input_particles.star")
@@ -40,6 +42,14 @@ print("before:", run.getStatus(), getattr(run, "outputModel", None), run.summary
 run.learning_rate.set(0.5)
 print("changed:", run.validate())
 run.learning_rate.set(0.001)
+others = SetOfParticles(filename=run.inputParticles.get().getFileName())
+others.loadAllProperties()
+others.setObjId(99999)
+run.inputParticles.set(others)
+run.inputParticles.setExtended("")
+print("others:", run.validate())
+link(run.inputParticles, project.getRuns()[0], "outputParticles")
+print("as before:", run.validate())
 run.scratch_dir.set("$RUN_FOLDER/scratch")
 os.environ["RUN_FOLDER"] = os.path.abspath("Tmp")
 run.gpuList.set("1,2")
@@ -75,6 +85,8 @@ def goes_on(scipion: Installation, weights: bytes, status: str) -> None:
     """
     said = scipion.python(GO_ON)
     assert f"before: {status}" in said and "Continue (run mode) goes on" in said, said
+    assert "others: ['This run was begun with other settings: Aligned particles (another object)." in said, said
+    assert "as before: []" in said, said
     assert "changed: ['This run was begun with other settings: learning_rate: 0.5 instead of 0.001." in said, said
     assert "ended: finished CryoparesModel" in said, said
     assert f"after: {[list(range(1, EPOCHS + 1))]} True True" in said and "scratch: 1" in said, said

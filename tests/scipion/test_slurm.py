@@ -8,7 +8,7 @@ from installation import ROOT, Installation, project_with_particles, require
 from slurm import PROGRAMS, cluster
 from untrained import untrained_run
 
-pytestmark = [pytest.mark.timeout(200), pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.timeout(200)
 Run = Callable[..., str]
 
 QUEUE = """
@@ -113,6 +113,24 @@ def test_each_job_of_a_protocol(queue: Run) -> None:
     said = queue(code, "1", "0", "Y")
     assert "running JobId=" in said and "TresPerNode" not in said, said
     assert "ended: finished CryoparesModel" in said and "[[1]]" in said, said
+
+
+def test_each_job_is_cancelled_when_the_protocol_is_stopped(queue: Run) -> None:
+    code = """if True:
+        last = os.path.join(run.getRunDir(), "allParticles", "checkpoints", "last.ckpt")
+        wait_for(lambda: os.path.isfile(last))
+        project.stopProtocol(run)
+        stopped = time.time()
+        wait_for(lambda: not slurm("squeue", "-h"), 30)
+        print("stopped:", run.getStatus(), time.time() - stopped)
+        print("saved:", os.path.getmtime(last) > stopped)
+        run = project.getProtocol(run.getObjId())
+        project.launchProtocol(run)
+        wait_until_ended(run)
+        print(epochs(run))"""
+    said = queue(code, "15", "0", "Y")
+    assert "stopped: aborted" in said and "saved: True" in said and "ended: finished" in said, said
+    assert str([list(range(1, 16))]) in said, said
 
 
 def test_a_job_that_fails_is_not_taken_for_finished(queue: Run) -> None:
