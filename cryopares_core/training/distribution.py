@@ -46,7 +46,8 @@ def processes(device: torch.device, devices: int | None) -> Iterator[Fabric]:
     finally:
         # Connections that Python's end tears abort the process; those of GPUs may wait for a process that is gone.
         if torch.distributed.is_initialized() and (well or device.type == "cpu"):
-            _over.append(torch.distributed.group.WORLD)
+            if device.type == "cpu":
+                _over.append(torch.distributed.group.WORLD)
             torch.distributed.destroy_process_group()
 
 
