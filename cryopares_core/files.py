@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     ...     temporary.write_text("all or nothing")
     """
     final = Path(path)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(final)
     try:
         yield temporary
         with open(temporary, "rb") as handle:
@@ -24,6 +25,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_name(final: Path) -> Path:
+    """This process's own, beside a file; processes of several machines may have one number."""
+    return final.with_name(f".{final.name}.{socket.gethostname()}.{os.getpid()}.tmp")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

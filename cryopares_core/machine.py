@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -56,3 +58,14 @@ def device_of(place: Place, accelerator: str, n_threads: int | None) -> torch.de
     if accelerator == "gpu":
         raise UserError("--accelerator=gpu: PyTorch sees no GPU. Check the driver (nvidia-smi), or use --accelerator auto or cpu.")
     return torch.device("cpu")
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Places in a map's transform need all digits, which graphics cards leave out of matrix products if they may."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -168,3 +168,22 @@ def test_random_damage_never_crashes(particles):
             read_particles(particles)
         except UserError as error:
             assert all(str(particles) in problem for problem in error.problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "nothing", "something"),
+    [
+        ("rlnBeamTiltX", 0.0, 0.3),
+        ("rlnOddZernike", "[0,0,0]", "[0,0.01,0]"),
+        ("rlnEvenZernike", "[0.0,0e-3]", "[0.0,-2e-3]"),
+        ("rlnMagMat00", 1.0, 1.002),
+        ("rlnMagMat10", 0.0, 0.001),
+    ],
+)
+def test_aberrations_that_are_not_corrected_are_told_once(particles, name, nothing, something):
+    content = starfile.read(particles)
+    for value, told in ((nothing, False), (something, True)):
+        content["optics"][name] = value
+        starfile.write(content, particles, overwrite=True)
+        warnings = read_particles(particles)[1]
+        assert [f"{name} is not corrected for" in text for text in warnings] == [True] * told

@@ -326,3 +326,48 @@ class TestCommand:
         words = ["--particles_star_fname", str(tmp_path / "copy" / "particles.star"), "--out_dir", str(tmp_path / "out")]
         assert main(words) == 2
         assert "000018@" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+    def test_a_huge_pixel_leaves_no_map(self, folder, tmp_path, capsys):
+        shutil.copytree(folder, tmp_path / "copy")
+        with mrcfile.open(tmp_path / "copy" / "Particles" / "particles_002.mrcs", "r+") as file:
+            file.data[17, 3, 3] = 1e20
+        words = ["--particles_star_fname", str(tmp_path / "copy" / "particles.star"), "--out_dir", str(tmp_path / "out")]
+        assert main(words) == 2
+        told = capsys.readouterr().err
+        assert "000018@" in told and "its pixels reach 1e+20" in told and not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("name", ["map.mrc", "half2_map.mrc"])
+    def test_maps_of_something_else_are_not_overwritten(self, folder, tmp_path, capsys, name):
+        (tmp_path / name).write_text("mine")
+        words = ["--particles_star_fname", str(folder / "particles.star"), "--out_dir", str(tmp_path), "--n_threads", "1"]
+        assert main(words) == 2
+        assert f"{name} there is of something else" in capsys.readouterr().err and (tmp_path / name).read_text() == "mine"
+        (tmp_path / ".unfinished").touch()  # as if its own writing had been killed
+        assert main(words) == 0 and not (tmp_path / ".unfinished").exists()
+        (tmp_path / "reconstruction.json").unlink()  # as the plugin does before it starts the command again
+        assert main(words) == 0
+
+    def test_a_mask_that_is_missing_or_has_no_pixel_size(self, folder, tmp_path, capsys):
+        words = ["--particles_star_fname", str(folder / "particles.star"), "--out_dir", str(tmp_path / "out")]
+        assert main([*words, "--mask_fname", str(tmp_path / "none.mrc")]) == 2
+        assert "none.mrc does not exist: check --mask_fname" in capsys.readouterr().err
+        write_map(tmp_path / "mask.mrc", phantom_map(SIZE, PIXEL).clip(0, 1), 0.0)
+        assert main([*words, "--mask_fname", str(tmp_path / "mask.mrc")]) == 2
+        told = capsys.readouterr().err
+        assert "no pixel size: write it again" in told and "--sampling_rate" not in told
+
+
+def test_products_are_exact_on_cards_that_would_round_them(table, monkeypatch):
+    seen, usual = set(), Inserter.add
+
+    def noted(self, *given):
+        seen.add(torch.get_float32_matmul_precision())
+        usual(self, *given)
+
+    monkeypatch.setattr(Inserter, "add", noted)
+    torch.set_float32_matmul_precision("high")
+    try:
+        reconstruct_half_maps(table.subset(np.arange(40)))
+        assert seen == {"highest"} and torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,20 +18,24 @@ from cryopares_core.inference.models import load_models, model_folders
 from cryopares_core.inference.stream import file_order, prepared_stream
 from cryopares_core.model.density import PoseDensity
 from cryopares_core.model.modes import ModeFinder, Modes
-from cryopares_core.model.storage import read_card
-from cryopares_core.particles.ctf import CtfTensors, ctf_tensors
+from cryopares_core.model.storage import load_model, read_card, save_model
+from cryopares_core.particles.ctf import CtfTensors, ctf_2d, ctf_tensors
 from cryopares_core.particles.prepare import prepare_particles
 from cryopares_core.particles.preprocess import PreprocessSettings
+from cryopares_core.particles.stacks import read_images
 from cryopares_core.particles.star import read_particles
+from cryopares_core.particles.text import to_text
 from cryopares_core.plots.calibration import calibration_gap
 from cryopares_core.training.calibrate import calibrate_half_set, is_calibrated, read_calibration
-from cryopares_core.training.calibration import Signs, write_calibration
+from cryopares_core.training.calibration import Signs, calibration_text, write_calibration
 from cryopares_core.training.calibration_fit import fit_calibration
 from cryopares_core.volumes.expected import ExpectedPictures
+from cryopares_core.volumes.maps import write_stack
 from cryopares_core.volumes.particle_rows import SimulationSettings
 from cryopares_core.volumes.phantom import phantom_map
 from cryopares_core.volumes.picture_fit import PictureFit
 from cryopares_core.volumes.simulate import simulate_particles
+from cryopares_core.volumes.transfers import FLIPPED, MULTIPLIED, Corrected
 
 CPU = torch.device("cpu")
 
@@ -149,7 +154,28 @@ def test_where_it_is_missing_or_old_the_validation_serves(tmp_path):
     write_calibration(half, found)
     add_validation(half.parent, 200)
     os.utime(half / "calibration.json", ns=(0, 0))
+    assert read_calibration(half, "C1").n == 300  # a copied folder may have any times
+    another_model(half)
     assert read_calibration(half, "C1").n == 200
+    (half / "validation.csv").unlink()
+    assert read_calibration(half, "C1") is None
+
+
+def another_model(half):
+    """In the place of that of a half set."""
+    network, card = load_model(half)
+    with torch.no_grad():
+        network.so3conv.theta.mul_(1.01)
+    save_model(half, card, network)
+
+
+def test_a_calibration_of_before_goes_by_its_time(tmp_path):
+    half = untrained_run(tmp_path, ["half1"]) / "half1"
+    add_validation(half.parent, 300)
+    (half / "calibration.json").write_text(calibration_text(learned(*drawn(250, 10)[:2])))
+    assert is_calibrated(half) and read_calibration(half, "C1").n == 250
+    os.utime(half / "calibration.json", ns=(0, 0))
+    assert not is_calibrated(half) and read_calibration(half, "C1").n == 300
 
 
 @pytest.mark.parametrize(
@@ -213,6 +239,27 @@ def test_the_fit_is_a_correlation():
         assert fit(-pictures, ctf, poses[:, None]).max() < -0.98
 
 
+@pytest.mark.parametrize("name", [FLIPPED, MULTIPLIED])
+@pytest.mark.parametrize("mode", ["none", "phase_flip", "ctf_multiply"])
+def test_the_fit_knows_of_ctfs_that_were_corrected_before(tmp_path, name, mode):
+    volume, settings = (
+        phantom_map(48, 5.0),
+        SimulationSettings(n_particles=30, snr=1e4, seed=4, defocus_min_angs=40_000, stack_size=30),
+    )
+    simulate_particles(volume, 5.0, tmp_path, replace(settings, defocus_max_angs=60_000, sigma_shift_px=0, max_shift_px=0))
+    table, _ = read_particles(tmp_path / "particles.star")
+    ctf, poses = ctf_tensors(table.ctf), euler_degs_to_matrix(torch.from_numpy(table.eulers_deg)).float()[:, None]
+    planes = ctf_2d(ctf, 5.0, 48)
+    spectra = torch.fft.rfft2(torch.from_numpy(read_images(table, np.arange(30))))
+    factor = torch.where(planes < 0, -1.0, 1.0) if name == FLIPPED else planes
+    write_stack(table.stack_paths[0], torch.fft.irfft2(spectra * factor, s=(48, 48)).float().numpy(), 5.0)
+    prepared = prepare_particles(table, PreprocessSettings(5.0, 48, mode)).float()
+    said = Corrected(replace(table, optics=table.optics.assign(**{name: to_text([1] * len(table.optics))})))
+    fit = PictureFit(torch.from_numpy(volume), PreprocessSettings(5.0, 48, mode))
+    known = fit(prepared, ctf, poses, lambda planes: said.before(planes, torch.arange(30)))
+    assert known.min() > 0.95 and known.mean() > fit(prepared, ctf, poses).mean() + 0.02
+
+
 def test_a_half_set_is_calibrated_by_its_own_particles(prepared, tmp_path):
     table, images, _ = prepared
     half = untrained_run(tmp_path, ["half1"]) / "half1"
@@ -231,10 +278,21 @@ def test_a_better_model_wants_a_calibration_of_its_own(prepared, tmp_path):
     half = untrained_run(tmp_path, ["half1"]) / "half1"
     assert not is_calibrated(half)
     calibrate_half_set(half, images, torch.from_numpy(table.eulers_deg), ctf_tensors(table.ctf), np.arange(100, 150), CPU)
-    assert is_calibrated(half)
     later = (half / "calibration.json").stat().st_mtime + 1
     os.utime(half / "model.safetensors", (later, later))
+    assert is_calibrated(half)
+    another_model(half)
     assert not is_calibrated(half)
+
+
+def test_without_ctfs_the_map_has_no_say(prepared, tmp_path):
+    """And the file has no numbers that are not finite."""
+    table, images, _ = prepared
+    half = untrained_run(tmp_path, ["half1"], config=["datamanager.particlesDataset.ctf_correction=none"]) / "half1"
+    unknown = CtfTensors(*torch.zeros(7, 200))
+    found = calibrate_half_set(half, images, torch.from_numpy(table.eulers_deg), unknown, np.arange(100, 150), CPU)
+    assert found.fit_scale is None and read_calibration(half, "C1").n == 50
+    assert "NaN" not in (half / "calibration.json").read_text()
 
 
 def test_modes_are_judged_by_the_map_too(prepared, tmp_path):

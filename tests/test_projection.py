@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import mrcfile
@@ -143,3 +144,33 @@ def test_files_that_are_no_maps(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--sampling_rate"):
         read_map(tmp_path / "map.mrc")
     assert read_map(tmp_path / "map.mrc", 8.0)[1] == 8.0
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:200] + bytes(60) + data[260:]])
+def test_damaged_packed_maps_are_told(tmp_path: Path, damage) -> None:
+    write_map(tmp_path / "map.mrc", phantom_map(16, 8.0), 8.0)
+    packed = gzip.compress((tmp_path / "map.mrc").read_bytes())
+    (tmp_path / "map.mrc.gz").write_bytes(packed)
+    assert read_map(tmp_path / "map.mrc.gz")[1] == pytest.approx(8.0)
+    (tmp_path / "map.mrc.gz").write_bytes(damage(packed))
+    with pytest.raises(UserError, match="is not a readable MRC file"):
+        read_map(tmp_path / "map.mrc.gz")
+
+
+@pytest.mark.parametrize("pixel", [1e-4, 5e3, np.inf, np.nan, -2.0])
+def test_voxels_that_cannot_be_are_told(tmp_path: Path, pixel: float) -> None:
+    write_map(tmp_path / "map.mrc", phantom_map(16, 8.0), 8.0)
+    with mrcfile.open(tmp_path / "map.mrc", "r+") as handle:
+        for axis in "xyz":
+            handle.header.cella[axis] = np.float32(16 * pixel)
+    with pytest.raises(UserError, match="pixel size cannot be"):
+        read_map(tmp_path / "map.mrc")
+    assert read_map(tmp_path / "map.mrc", 8.0)[1] == 8.0
+
+
+def test_a_header_without_intervals_says_no_pixel_size(tmp_path: Path) -> None:
+    write_map(tmp_path / "map.mrc", phantom_map(16, 8.0), 8.0)
+    with mrcfile.open(tmp_path / "map.mrc", "r+") as handle:
+        handle.header.mx = handle.header.my = handle.header.mz = 0
+    with pytest.raises(UserError, match="no pixel size"):
+        read_map(tmp_path / "map.mrc")

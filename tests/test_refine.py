@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import mrcfile
@@ -21,13 +22,16 @@ from cryopares_core.inference.refine_references import check_symmetry
 from cryopares_core.inference.refine_results import RefinedPoses
 from cryopares_core.inference.refine_start import RefineSettings
 from cryopares_core.inference.slices import SliceTable
+from cryopares_core.particles.ctf import ctf_2d, ctf_tensors
 from cryopares_core.particles.stacks import read_images
 from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.particles.text import to_text
 from cryopares_core.volumes.maps import read_map, resample_map, write_stack
 from cryopares_core.volumes.particle_rows import SimulationSettings
 from cryopares_core.volumes.phantom import phantom_map
 from cryopares_core.volumes.simulate import simulate_particles
+from cryopares_core.volumes.transfers import FLIPPED, MULTIPLIED
 
 BOX, APIX = 32, 8.0
 SETTINGS = RefineSettings(resolution_angs=18.0)
@@ -229,6 +233,23 @@ def test_ctfs_matter(tmp_path: Path, reference: Reference) -> None:
     assert seen.score.mean() > ignored.score.mean() + 0.1
 
 
+@pytest.mark.parametrize("name", [FLIPPED, MULTIPLIED])
+def test_pictures_that_were_corrected_before(tmp_path: Path, name: str) -> None:
+    volume = phantom_map(48, 5.0)
+    far = SimulationSettings(n_particles=60, snr=5, seed=4, defocus_min_angs=40_000, defocus_max_angs=60_000)
+    simulate_particles(volume, 5.0, tmp_path, far)
+    table, settings = read(tmp_path), RefineSettings(resolution_angs=11.0)
+    ctf = ctf_2d(ctf_tensors(table.ctf), 5.0, 48)
+    factor = torch.where(ctf < 0, -1.0, 1.0) if name == FLIPPED else ctf
+    pictures = torch.fft.rfft2(torch.from_numpy(read_images(table, np.arange(len(table)))))
+    write_stack(table.stack_paths[0], torch.fft.irfft2(pictures * factor, s=(48, 48)).float().numpy(), 5.0)
+    assert table.optics is not None
+    said = replace(table, optics=table.optics.assign(**{name: to_text([1] * len(table.optics))}))
+    tried = [refine_poses(one, both(Reference(volume, 5.0)), *starts(table, 4.0), settings) for one in (said, table)]
+    known, unknown = (np.median(errors(refined, table)[0]) for refined in tried)
+    assert known < 0.8 * unknown and tried[0].score.mean() > tried[1].score.mean()
+
+
 def test_poses_under_symmetry_are_refined_alike(tmp_path: Path) -> None:
     volume = phantom_map(33, APIX)
     four = np.mean([np.rot90(volume, turns, axes=(1, 2)) for turns in range(4)], axis=0).astype(np.float32)
@@ -248,11 +269,11 @@ def test_poses_under_symmetry_are_refined_alike(tmp_path: Path) -> None:
 def test_pictures_that_show_nothing_keep_their_start(tmp_path: Path, reference: Reference) -> None:
     simulate_particles(reference.volume, APIX, tmp_path, SimulationSettings(n_particles=20, snr=5, seed=1))
     with mrcfile.open(tmp_path / "Particles" / "particles_001.mrcs", "r+") as handle:
-        handle.data[3], handle.data[7, 5, 5], handle.data[11] = 4.0, np.nan, np.inf
+        handle.data[3], handle.data[7, 5, 5], handle.data[11], handle.data[15, 2, 2] = 4.0, np.nan, np.inf, 1e20
     table = read(tmp_path)
     poses, shifts = starts(table, 3.0)
     refined = refine_poses(table, both(reference), poses, shifts, SETTINGS)
-    assert np.flatnonzero(refined.broken).tolist() == [3, 7, 11]
+    assert np.flatnonzero(refined.broken).tolist() == [3, 7, 11, 15]
     assert all(np.isfinite(getattr(refined, name)).all() for name in ("poses", "shifts_angs", "score", "gain", "moved_degs"))
     assert np.allclose(refined.poses[refined.broken], poses[refined.broken, 0]) and (refined.score[refined.broken] == 0).all()
     assert errors(refined, table)[0][~refined.broken].max() < 2
@@ -300,6 +321,13 @@ def test_a_negative_is_refused_and_another_molecule_is_told(
     others = random_rotations(len(noisy), torch.Generator().manual_seed(3))
     Refiner(noisy, both(reference), SETTINGS).calibrate(others, torch.zeros(len(noisy), 2))
     assert "no better than at each other's" in caplog.text
+
+
+def test_a_few_particles_are_never_called_a_negative(noisy: ParticleTable, reference: Reference) -> None:
+    for seed in range(5):
+        few = noisy.subset(np.arange(2) + 2 * seed)
+        poses = random_rotations(2, torch.Generator().manual_seed(seed))
+        Refiner(few, both(Reference(-reference.volume, APIX)), SETTINGS).calibrate(poses, torch.zeros(2, 2))
 
 
 def test_threads_change_nothing(noisy: ParticleTable, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mrcfile
@@ -46,6 +49,22 @@ def refine(folder: Path, out: Path, *more: str, star: str = "wrong.star") -> int
     words = ["--particles_star_fname", str(folder / star), "--particles_dir", str(folder), "--out_star", str(out)]
     maps = [] if "--reference_fname" in more else ["--reference_fname", str(folder / "reference.mrc")]
     return main([*words, *maps, "--resolution_angs", "18", "--n_threads", "1", "--accelerator", "cpu", *more])
+
+
+@contextmanager
+def stopped_after(parts: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Within the block, who refines is stopped as by Ctrl-C once so many parts are done."""
+    calls, usual = [], Refiner.__call__
+
+    def stopping(self: Refiner, *given):
+        calls.append(1)
+        if len(calls) > parts:
+            raise KeyboardInterrupt
+        return usual(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Refiner, "__call__", stopping)
+        yield
 
 
 def errors(out: Path, folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -93,18 +112,9 @@ def test_a_confidence_that_is_there_stays(folder: Path, tmp_path: Path) -> None:
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stop_after: int
 ) -> None:
-    whole, out, calls = tmp_path / "whole.star", tmp_path / "stopped.star", []
+    whole, out = tmp_path / "whole.star", tmp_path / "stopped.star"
     assert refine(folder, whole, "--chunk_size", "25") == 0
-    usual = Refiner.__call__
-
-    def stopping(self: Refiner, *given):
-        calls.append(1)
-        if len(calls) > stop_after:
-            raise KeyboardInterrupt
-        return usual(self, *given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Refiner, "__call__", stopping)
+    with stopped_after(stop_after, monkeypatch):
         assert refine(folder, out, "--chunk_size", "25") == 130
     assert not out.exists() and len(list((tmp_path / "stopped.parts").glob("0*.npz"))) == stop_after
     capsys.readouterr()
@@ -114,18 +124,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(
 
 
 def test_what_another_command_has_begun_is_not_mixed_in(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, out, calls = tmp_path / "whole.star", tmp_path / "out.star", []
+    whole, out = tmp_path / "whole.star", tmp_path / "out.star"
     assert refine(folder, whole, "--chunk_size", "50") == 0
-    usual = Refiner.__call__
-
-    def stopping(self: Refiner, *given):
-        calls.append(1)
-        if len(calls) > 1:
-            raise KeyboardInterrupt
-        return usual(self, *given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Refiner, "__call__", stopping)
+    with stopped_after(1, monkeypatch):
         assert refine(folder, out, "--chunk_size", "50", "--resolution_angs", "40") == 130
     assert refine(folder, out, "--chunk_size", "50") == 0
     assert out.read_text() == whole.read_text()
@@ -203,3 +204,34 @@ def test_the_particles_own_file_is_not_overwritten(folder: Path, capsys: pytest.
     before = (folder / "wrong.star").read_bytes()
     assert refine(folder, folder / "wrong.star", "--overwrite") == 2
     assert "is the file with the particles" in capsys.readouterr().err and (folder / "wrong.star").read_bytes() == before
+
+
+def test_a_folder_in_its_place_is_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out.star").mkdir()
+    assert refine(folder, tmp_path / "out.star", "--overwrite") == 2
+    assert "is a folder: give the name of a file" in capsys.readouterr().err and (tmp_path / "out.star").is_dir()
+
+
+def test_a_folder_of_parts_that_is_not_its_own_stays(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "out.parts" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    assert refine(folder, tmp_path / "out.star") == 2
+    assert "out.parts, where parts of the result go, holds something else" in capsys.readouterr().err and mine.exists()
+    (mine.parent / "about.json").write_text("{}")  # as if a run had been killed there
+    assert refine(folder, tmp_path / "out.star") == 0
+    assert [path.name for path in mine.parent.iterdir()] == ["mine.txt"]
+
+
+def test_other_pixels_under_the_same_names_are_refined_anew(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    with stopped_after(1, monkeypatch):
+        assert refine(tmp_path / "copy", tmp_path / "out.star", "--chunk_size", "50") == 130
+    stack = min((tmp_path / "copy" / "Particles").glob("*.mrcs"))
+    with mrcfile.open(stack, "r+") as handle:
+        handle.data[:] += 1
+    capsys.readouterr()
+    assert refine(tmp_path / "copy", tmp_path / "out.star", "--chunk_size", "50") == 0
+    assert "An earlier run goes on" not in capsys.readouterr().out

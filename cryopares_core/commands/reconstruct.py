@@ -123,11 +123,18 @@ def _mask(table: Any, arguments: ReconstructArguments) -> Any:
 
 
 def _check_folder(out_dir: str, size: int) -> None:
-    """Refuse what cannot be written to before the work."""
+    """Refuse, before the work, what cannot be written to or holds the maps of others."""
     folder = Path(out_dir).resolve()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(str(existing), os.W_OK):
         raise UserError(f"--out_dir={out_dir}: {existing} is not a folder that you may write to.")
+    from cryopares_core.volumes.half_map_files import foreign_maps
+
+    foreign = foreign_maps(folder)
+    if foreign:
+        raise UserError(
+            f"--out_dir={out_dir}: {', '.join(foreign)} there is of something else, and would be overwritten. Give another folder."
+        )
     needed, free = BYTES_OF_MAPS * size**3, shutil.disk_usage(str(existing)).free
     if needed > free:
         raise UserError(f"--out_dir={out_dir}: the maps need {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free there.")

@@ -14,6 +14,10 @@ from cryopares_core.errors import UserError
 ERROR_FILE = "CRYOPARES_ERROR_FILE"
 INTERRUPTED = 130
 TERMINATED = 143
+NO_MEMORY = (
+    "The memory is too small for this. End other programs that use it, look at less detail or fewer pictures at once "
+    "(--resolution_angs, --resolution_limit_angs, --batch_size, where the command has them), or take a machine with more memory."
+)
 REQUEUE = 75  # stopped by SIGTERM too, but the same command goes on from there: a batch system may start it again
 
 
@@ -42,6 +46,10 @@ def run(body: Callable[[], None], terminated: int = TERMINATED) -> int:
         return stopped_by["code"]
     except ModuleNotFoundError as error:
         return _tell(_missing_package(error))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_of_memory(error):
+            raise
+        return _tell(UserError(NO_MEMORY))
     except OSError as error:
         return _tell(UserError(f"{error.filename or 'The system'}: {error.strerror or error}."))
     return 0
@@ -57,6 +65,12 @@ def _tell(error: UserError) -> int:
         with suppress(OSError), open(os.environ[ERROR_FILE], "w", encoding="utf-8") as file:
             file.write(text)
     return error.exit_code
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether memory was wanted that is not there. PyTorch, which is not imported for this, has errors of its own for it."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 
 
 def _missing_package(error: ModuleNotFoundError) -> UserError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import stat
 import struct
@@ -24,12 +23,12 @@ import torch
 import cryopares_core
 from cryopares_core.config.infer_arguments import MODELS
 from cryopares_core.errors import UserError
-from cryopares_core.files import atomic_path
+from cryopares_core.files import atomic_path, temporary_name
 from cryopares_core.inference.models import load_models, model_folders
 from cryopares_core.inference.readme import readme
 from cryopares_core.training.calibrate import read_calibration
 from cryopares_core.training.calibration import FILE as CALIBRATION
-from cryopares_core.training.calibration import calibration_text
+from cryopares_core.training.calibration import calibration_text, model_checksum
 from cryopares_core.volumes.picture_fit import MAP, fit_to_own_map
 
 FORMAT, KIND, MANIFEST, README = 1, "CryoPARES model", "manifest.json", "README.txt"
@@ -57,8 +56,9 @@ def export_model(checkpoint_dir: Path, out: Path) -> list[str]:
     for name, folder in folders.items():
         calibration = read_calibration(folder, models[name].card.symmetry)
         files: dict[str, bytes | Path] = {file: folder / file for file in (*WANTED, *WELCOME) if (folder / file).is_file()}
+        files.pop(CALIBRATION, None)  # it may be that of another model
         if calibration is not None:
-            files[CALIBRATION] = calibration_text(calibration).encode()
+            files[CALIBRATION] = calibration_text(calibration, model_checksum(folder)).encode()
         contents |= {f"{name}/{file}": files[file] for file in sorted(files)}
     try:
         with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -104,7 +104,7 @@ def import_model(path: Path, out_dir: Path) -> Path:
     """
     if out_dir.exists():
         raise UserError(f"{out_dir} is there already. Give another --out_dir, or remove it.")
-    temporary = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(out_dir)
     try:
         temporary.mkdir(parents=True)
         with zipfile.ZipFile(path) as archive:

@@ -12,16 +12,18 @@ from torch import Tensor
 from cryopares_core.errors import UserError
 from cryopares_core.geometry.rotations import euler_degs_to_matrix
 from cryopares_core.inference.checks import mask_radius_angs
-from cryopares_core.inference.job import Job, Work, stamp, work_through
+from cryopares_core.inference.inputs import stamps
+from cryopares_core.inference.job import Job, Work, work_through
 from cryopares_core.inference.predict import Found
 from cryopares_core.inference.refine import Refiner
 from cryopares_core.inference.refine_maps import Reference
+from cryopares_core.inference.refine_pictures import check_resolution
 from cryopares_core.inference.refine_references import read_references
 from cryopares_core.inference.refine_results import RefinedPoses
 from cryopares_core.inference.refine_start import RefineSettings
 from cryopares_core.inference.results import Results
 from cryopares_core.inference.shards import Shards
-from cryopares_core.volumes.maps import read_map
+from cryopares_core.volumes.maps import HEADER_REMEDY, read_map
 from cryopares_core.volumes.picture_fit import MAP
 
 FOLDER = "refined"
@@ -35,11 +37,12 @@ def references_of(job: Job) -> dict[int, Reference]:
 
     Raises
     ------
-    UserError : a map is missing or cannot be read
+    UserError : a map is missing or cannot be read, or the resolution is too coarse for the pictures
     """
     arguments = job.arguments
+    check_resolution(job.particles.table, arguments.resolution_angs)
     if arguments.reference_fname:
-        return read_references(arguments.reference_fname, arguments.reference_half2_fname, None)
+        return read_references(arguments.reference_fname, arguments.reference_half2_fname, None, HEADER_REMEDY)
     names = list(job.models)
     of_half = {half: f"half{half}" if f"half{half}" in job.models else names[0] for half in (1, 2)}
     missing = sorted({name for name in of_half.values() if not (job.models[name].folder / MAP).is_file()})
@@ -70,33 +73,34 @@ def refined_shards(job: Job) -> Shards:
     asked = ("resolution_angs", "reference_fname", "reference_half2_fname")
     maps = [name for name in (job.arguments.reference_fname, job.arguments.reference_half2_fname) if name]
     about: dict[str, Any] = {**job.about, **{f"--{name}": getattr(job.arguments, name) for name in asked}}
-    shards.begin({**about, "maps": [stamp(name) for name in maps]})
+    shards.begin({**about, "the content of the maps": stamps(maps)})
     return shards
 
 
 def refine(job: Job, references: dict[int, Reference]) -> None:
     """Refine until all shards are done, once all poses are found."""
     found, shifts = job.shards.read(Found), torch.from_numpy(job.particles.table.shifts_angs).float()
-    starts = _starts(found)
 
     def begin() -> Work:
         with job.phases("refining"):
             refiner = Refiner(job.particles.table, references, settings_of(job), job.device)
-            refiner.calibrate(starts, shifts)
+            chosen = refiner.calibrated_by()
+            refiner.calibrate_by(chosen, _starts(found, chosen), shifts[chosen])
 
         def work(members: np.ndarray, progress: Callable[[int], None]) -> RefinedPoses:
             with job.phases("refining"):
-                return refiner(members, starts[members], shifts[members], lambda done, _: progress(done))
+                return refiner(members, _starts(found, members), shifts[members], lambda done, _: progress(done))
 
         return work
 
     work_through(job, refined_shards(job), "Refined", begin, wait=job.place.rank == 0)
 
 
-def _starts(found: Found) -> Tensor:
-    """Pose matrices `(n, k, 3, 3)` that are likely enough; in the place of others stands the first."""
-    poses = euler_degs_to_matrix(torch.from_numpy(found.eulers_degs).double()).float()
-    likely = torch.from_numpy(found.confidence >= LEAST_SHARE * found.confidence[:, :1])
+def _starts(found: Found, members: np.ndarray) -> Tensor:
+    """Pose matrices `(m, k, 3, 3)` of some particles that are likely enough; in the place of others stands the first."""
+    confidence = torch.from_numpy(found.confidence[members])
+    likely = confidence >= LEAST_SHARE * confidence[:, :1]
+    poses = euler_degs_to_matrix(torch.from_numpy(found.eulers_degs[members]).double()).float()
     poses = torch.where(likely[..., None, None], poses, poses[:, :1])
     return poses[:, : max(1, int(likely.any(dim=0).sum()))]
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,28 +17,36 @@ import torch
 from cryopares_core.config.infer_arguments import SAME_HALF, InferArguments
 from cryopares_core.errors import UserError
 from cryopares_core.inference.checks import fit_problems, symmetry_problems
+from cryopares_core.inference.inputs import asked, stacks_digest, stamp
 from cryopares_core.inference.models import TrainedModel, load_models, model_folders
 from cryopares_core.inference.particles import NewParticles, read_new_particles
 from cryopares_core.inference.policy import Assignment, assign
-from cryopares_core.inference.shards import Shards
+from cryopares_core.inference.results import ALL, FURTHER, KEPT
+from cryopares_core.inference.shards import ABOUT, Shards
 from cryopares_core.inference.stream import file_order
 from cryopares_core.machine import Place, device_of
 from cryopares_core.model.storage import ModelCard, read_card
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.plots.inference import FILE, RECONSTRUCTION
+from cryopares_core.plots.readers import read_json
 from cryopares_core.progress import Countdown
 from cryopares_core.training.calibration import calibration_text
 from cryopares_core.training.phases import Phases
+from cryopares_core.volumes.half_map_files import foreign_maps
+from cryopares_core.volumes.picture_fit import MAP
 
 logger = logging.getLogger(__name__)
 PREDICTIONS = "predictions"
 PIXEL_TOLERANCE = 1e-3
-# What may be another for the same results: where and how fast they are computed.
-OF_THE_MACHINE = ("batch_size", "n_threads", "devices", "accelerator", "shard_size")
+SHARDS_OF_PROCESS = 4  # at least, so that none waits long for the others
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that the steps of an inference work with. `about` is what poses depend on, by the names that the user knows."""
+    """Everything that the steps of an inference work with.
+
+    `about` is what poses depend on, by the names that the user knows; `asked` what results depend on, as it was at the start.
+    """
 
     arguments: InferArguments
     place: Place
@@ -48,6 +56,7 @@ class Job:
     assignment: Assignment
     shards: Shards
     about: dict[str, Any]
+    asked: dict[str, Any]
     phases: Phases
 
     @property
@@ -67,6 +76,7 @@ def prepare_job(arguments: InferArguments, place: Place, checkpoint_dir: Path, p
     ------
     UserError : with everything that is wrong
     """
+    wanted = asked(arguments)
     with phases("reading"):
         device = device_of(place, arguments.accelerator, arguments.n_threads)
         folders = model_folders(checkpoint_dir)
@@ -76,12 +86,24 @@ def prepare_job(arguments: InferArguments, place: Place, checkpoint_dir: Path, p
         models = load_models(folders, assignment.names)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the processor with {torch.get_num_threads()} threads"
     logger.info("%s. Computing on %s", told, where)
-    shards = Shards(Path(arguments.results_dir) / PREDICTIONS, file_order(particles.table), arguments.shard_size)
-    return Job(arguments, place, device, particles, models, assignment, shards, _about(arguments, models), phases)
+    folder = Path(arguments.results_dir) / PREDICTIONS
+    shards = Shards(folder, file_order(particles.table), _shard_size(folder, arguments, len(particles.table), place))
+    about = _about(arguments, particles, models)
+    return Job(arguments, place, device, particles, models, assignment, shards, about, wanted, phases)
+
+
+def _shard_size(folder: Path, arguments: InferArguments, n: int, place: Place) -> int:
+    """That of work which was begun; else such a one that all processes have something to do."""
+    known = read_json(folder / ABOUT).get("shard_size")
+    if isinstance(known, int) and known > 0:
+        return known
+    if place.count == 1:
+        return arguments.shard_size
+    return max(1, min(arguments.shard_size, -(-n // (SHARDS_OF_PROCESS * place.count))))
 
 
 def _read(arguments: InferArguments, card: ModelCard) -> NewParticles:
-    problems = symmetry_problems(arguments.symmetry, card) + _folder_problems(Path(arguments.results_dir))
+    problems = symmetry_problems(arguments.symmetry, card) + _folder_problems(arguments)
     needs_halves = arguments.policy == SAME_HALF or arguments.refine or arguments.reconstruct
     try:
         folder = Path(arguments.particles_dir) if arguments.particles_dir else None
@@ -118,12 +140,21 @@ def _kind_problems(table: ParticleTable) -> list[str]:
     ]
 
 
-def _folder_problems(folder: Path) -> list[str]:
-    """Whether the results can be written, without writing anything yet."""
+def _folder_problems(arguments: InferArguments) -> list[str]:
+    """Whether the results can be written, and overwrite nothing of others; nothing is written yet."""
+    folder, option = Path(arguments.results_dir), f"--results_dir={arguments.results_dir}"
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
-        return []
-    return [f"--results_dir={folder}: {existing} is not a folder that you may write to. Give another folder."]
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        return [f"{option}: {existing} is not a folder that you may write to. Give another folder."]
+    ours = [folder / name for name in (KEPT, ALL, FURTHER)]
+    if os.path.realpath(arguments.particles_star_fname) in map(os.path.realpath, ours):
+        return [f"{option}: the results would overwrite {arguments.particles_star_fname}. Give another folder."]
+    begun = (folder / PREDICTIONS).is_dir() or bool(read_json(folder / FILE))
+    foreign = [] if begun else [path.name for path in ours if os.path.lexists(path)]
+    foreign += [f"{RECONSTRUCTION}/{name}" for name in foreign_maps(folder / RECONSTRUCTION)] if arguments.reconstruct else []
+    if foreign:
+        return [f"{option}: {', '.join(foreign)} there is of something else, and would be overwritten. Give another folder."]
+    return []
 
 
 Work = Callable[[np.ndarray, Callable[[int], None]], Any]
@@ -156,32 +187,20 @@ def _tell(countdown: Countdown, earlier: int, total: int, done: int) -> None:
     countdown(min(earlier + done, total - 1), total)  # the end is told when it is written
 
 
-def asked(arguments: InferArguments) -> dict[str, Any]:
-    """What of the arguments makes results these, with the time of the STAR file."""
-    values = {name: value for name, value in asdict(arguments).items() if name not in OF_THE_MACHINE}
-    return {**values, "star_file": stamp(arguments.particles_star_fname)}
-
-
-def _about(arguments: InferArguments, models: dict[str, TrainedModel]) -> dict[str, Any]:
+def _about(arguments: InferArguments, particles: NewParticles, models: dict[str, TrainedModel]) -> dict[str, Any]:
     """What poses depend on, by the names that the user knows."""
     return {
         "--particles_star_fname": stamp(arguments.particles_star_fname),
+        "the content of the stacks": stacks_digest(particles.table.stack_paths),
         "--checkpoint_dir": {name: _fingerprint(model) for name, model in models.items()},
         **{f"--{name}": getattr(arguments, name) for name in ("policy", "model", "top_k", "quarter_turns")},
     }
 
 
-def stamp(path: str) -> list[int]:
-    """Size and time of change of a file; of one that is missing, nothing."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
-
-
 def _fingerprint(model: TrainedModel) -> str:
-    digest = hashlib.sha256((model.folder / "model.safetensors").read_bytes())
+    """Of what is in its files, since those of a .cryopares file are unpacked anew each time."""
+    files = [model.folder / name for name in ("model.safetensors", MAP)]
+    digest = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files if path.is_file()))
     if model.calibration is not None:
         digest.update(calibration_text(model.calibration).encode())
     return digest.hexdigest()[:16]

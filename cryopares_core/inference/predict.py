@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from cryopares_core.model.prediction import PosePredictor
 from cryopares_core.model.storage import ModelCard
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.training.phases import Phases
+from cryopares_core.volumes.transfers import Corrected
 
 Progress = Callable[[int, int], None]
 MOST_ON_PROCESSOR = 32  # pictures: more at once are no faster there, and take their memory
@@ -85,7 +87,9 @@ def predict_poses(
             progress(done, len(table))
     names = picture_names(table, np.concatenate(broken)) if broken else []
     if names:
-        raise UserError([f"Picture {name}: it is constant, or has pixels that are not finite. Take it out." for name in names])
+        raise UserError(
+            [f"Picture {name}: it is constant, or has impossible pixels (NaN, infinite, huge). Take it out." for name in names]
+        )
     return poses
 
 
@@ -118,6 +122,7 @@ class ShardPredictor:
         phases: Phases,
     ):
         self.table, self.team, self.device, self.settings, self.phases = table, assignment.team, device, settings, phases
+        self.corrected = Corrected(table)
         at_work = {number: [models[name] for name in assignment.teams[number]] for number in np.unique(assignment.team).tolist()}
         self.card = next(iter(at_work.values()))[0].card
         self.predictors = {
@@ -167,7 +172,8 @@ class ShardPredictor:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
         with self.phases("confidence"):
-            return self.judges[number](modes, pictures, batch.ctf.chosen(places, self.device))
+            before = partial(self.corrected.before, indices=torch.from_numpy(batch.indices[rows]))
+            return self.judges[number](modes, pictures, batch.ctf.chosen(places, self.device), before)
 
 
 def _nothing(count: int, top_k: int) -> Found:

@@ -61,7 +61,7 @@ def _help(work: Work, arguments: Any, place: Place) -> None:
     keep_freed_memory()
     try:
         work(arguments, place)
-    except UserError:  # the first process finds the same, and tells it
+    except (UserError, MemoryError, torch.OutOfMemoryError):  # the first process finds the same and tells it, or does this work too
         raise SystemExit(UserError.exit_code) from None
 
 

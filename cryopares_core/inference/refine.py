@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -14,16 +13,16 @@ from torch import Tensor
 from cryopares_core.errors import UserError
 from cryopares_core.inference.refine_calibration import Calibration
 from cryopares_core.inference.refine_maps import HalfMaps, Reference
-from cryopares_core.inference.refine_pictures import Block, PictureSource
+from cryopares_core.inference.refine_pictures import Block, PictureSource, check_resolution
 from cryopares_core.inference.refine_results import RefinedPoses, best_start, not_refined
 from cryopares_core.inference.refine_start import RefineSettings, StartRefiner
 from cryopares_core.inference.refine_weights import equal_weights
+from cryopares_core.machine import exact_products
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.volumes.threads import one_thread_an_operation
 
 Progress = Callable[[int, int], None]
 CALIBRATION_PICTURES = 400  # of each box and pixel size
-FEWEST_FREQUENCIES = 20
 
 
 def refine_poses(
@@ -74,12 +73,9 @@ class Refiner:
         self.table, self.settings, self.device = table, settings, torch.device(device)
         self.maps = HalfMaps(references, table.half_set, settings, self.device)
         self.resolution_angs = max(settings.resolution_angs, self.maps.finest_angs)
+        check_resolution(table, settings.resolution_angs, self.maps.finest_angs)
         self.source = PictureSource(table, self.resolution_angs, settings.use_ctf, self.device)
         kinds = self.source.kinds
-        if min(map(len, kinds)) < FEWEST_FREQUENCIES:
-            raise UserError(
-                f"--resolution_angs={settings.resolution_angs:g} is coarser than the pictures: give a finer one, such as 8."
-            )
         self.weights = {kind: equal_weights(kind) for kind in kinds}
         self._refiners = {(slices, kind): StartRefiner(slices, kind, settings) for slices in self.maps.all for kind in kinds}
 
@@ -94,14 +90,24 @@ class Refiner:
         ------
         UserError : the pictures show the negative of the map, or nothing at all
         """
-        chosen = self.source.some(CALIBRATION_PICTURES)
+        chosen = self.calibrated_by()
         starts = start_poses if start_poses.ndim == 4 else start_poses[:, None]
-        poses, shifts = starts[chosen].float(), start_shifts_angs[chosen].float()
+        self.calibrate_by(chosen, starts[chosen], start_shifts_angs[chosen])
+
+    def calibrated_by(self) -> np.ndarray:
+        """The particles `(m,)` of the table that it learns from."""
+        return self.source.some(CALIBRATION_PICTURES)
+
+    def calibrate_by(self, chosen: np.ndarray, start_poses: Tensor, start_shifts_angs: Tensor) -> None:
+        """As `calibrate`, with the starts of particles `chosen` `(m,)` alone, `(m, k, 3, 3)` and `(m, 2)`."""
+        poses, shifts = start_poses.float().clone(), start_shifts_angs.float().clone()
         blocks = [block for block in self.source.blocks(chosen) if len(block)]
         if not blocks:
-            raise UserError("All pictures that were looked at are constant or hold values that are not finite: extract them again.")
+            raise UserError(
+                "All pictures that were looked at are constant or hold impossible values (NaN, infinite, huge): extract them again."
+            )
         calibration = Calibration(self.source, self.maps, blocks)
-        with _exact_products():
+        with exact_products():
             self.weights = calibration.weights(poses[:, 0], shifts)
             calibration.judge(self.weights, poses[:, 0], shifts)
             for block, found in self._refined(blocks, poses, shifts):
@@ -121,7 +127,7 @@ class Refiner:
         """
         starts, shifts, done = start_poses.float(), start_shifts_angs.float(), 0
         refined = not_refined(starts[:, 0], shifts)
-        with _exact_products():
+        with exact_products():
             for block, found in self._refined(self.source.blocks(indices), starts, shifts):
                 refined.set_rows(block.rows, found)
                 done += len(block)
@@ -158,14 +164,3 @@ class Refiner:
             outcomes = [refine(part, starts[rows, start], shifts[rows]) for start in range(starts.shape[1])]
             refined.set_rows(rows.numpy(force=True), best_start(outcomes, shifts[rows]))
         return refined
-
-
-@contextmanager
-def _exact_products() -> Iterator[None]:
-    """Places in the map's transform need all digits, which graphics cards leave out of matrix products if they may."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -49,19 +49,21 @@ class Calibration:
         return {kind: of_kind.weights() for kind, of_kind in sums.items()}
 
     def judge(self, weights: Weights, poses: Tensor, shifts: Tensor) -> None:
-        """Warn where the pictures do not fit the maps better at their own poses than at each other's.
+        """Warn where the pictures, if there are enough, do not fit the maps better at their own poses than at each other's.
 
         Raises
         ------
         UserError : they show the negative of the map
         """
         score, other = (self._scores(weights, tried, shifts) for tried in (poses, poses.roll(1, dims=0)))
+        if len(score) < ENOUGH_PICTURES:  # the mean of a few is anything
+            return
         if _deviations(score) < -SURE_DEVIATIONS:
             raise UserError(
                 "The pictures show the negative of the map at their poses: one of them has its contrast inverted. Particles "
                 "must be white on dark, and the map's density positive."
             )
-        if len(score) >= ENOUGH_PICTURES and _deviations(score - other) < SURE_DEVIATIONS:
+        if _deviations(score - other) < SURE_DEVIATIONS:
             logger.warning(
                 "The pictures fit the map at their own poses no better than at each other's: it may be another molecule, or its "
                 "mirror image, its pixel size may be wrong, or the poses are. Refined poses will mean nothing then."

@@ -18,11 +18,13 @@ from cryopares_core.geometry.rotations import euler_degs_to_matrix
 from cryopares_core.geometry.symmetry import point_group
 from cryopares_core.inference.refine_maps import Reference
 from cryopares_core.inference.refine_references import read_references
+from cryopares_core.inference.shards import is_free
 from cryopares_core.particles.columns import CTF_REMEDY
 from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import ParticleTable
 
 logger = logging.getLogger(__name__)
+PARTS = ".parts"  # of the folder with what a run has done so far
 T = TypeVar("T")
 
 
@@ -69,6 +71,10 @@ def _out_problems(arguments: RefineArguments) -> list[str]:
         return [f"{option}: {out_star.parent} is not a folder that you may write to. Make it, or give another."]
     if out_star.exists() and os.path.realpath(out_star) == os.path.realpath(arguments.particles_star_fname):
         return [f"{option} is the file with the particles: give another name."]
+    if out_star.is_dir():
+        return [f"{option} is a folder: give the name of a file."]
+    if not is_free(out_star.with_suffix(PARTS)):
+        return [f"{option}: {out_star.with_suffix(PARTS)}, where parts of the result go, holds something else. Give another name."]
     if out_star.exists() and not arguments.overwrite:
         return [f"{option} exists already: give --overwrite, or another name."]
     return []

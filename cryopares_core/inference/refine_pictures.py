@@ -11,13 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryopares_core.errors import UserError
 from cryopares_core.inference.refine_frequencies import Frequencies
 from cryopares_core.particles.ctf import ctf_tensors
 from cryopares_core.particles.stacks import read_images
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.particles.usable import usable
+from cryopares_core.volumes.transfers import Corrected
 
 BLOCK_BYTES = 32_000_000
 LARGEST_BLOCK = 512
+FEWEST_FREQUENCIES = 20
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,30 @@ class Block:
 
 @dataclass(frozen=True)
 class Spectra:
-    """Pictures at their frequencies: real and imaginary part `(b, 2, p)`, and the CTF `(b, p)`, 1 where it is not looked at."""
+    """Pictures at their frequencies: real and imaginary part `(b, 2, p)`, and what is in them of the CTF `(b, p)`, 1 where it is
+    not looked at.
+    """
 
     frequencies: Frequencies
     values: Tensor
     ctf: Tensor
+
+
+def check_resolution(table: ParticleTable, wanted_angs: float, finest_angs: float = 0.0) -> None:
+    """Raise UserError where next to nothing of a table's pictures would be looked at.
+
+    Parameters
+    ----------
+    wanted_angs, finest_angs : what the user asks for, and the finest that the maps show
+    """
+    kinds = np.unique(np.stack((table.image_size_px, table.pixel_size_angs)), axis=1).T
+    extents = [box * pixel for box, pixel in kinds]
+    resolution = max(wanted_angs, finest_angs)
+    if min(len(Frequencies(int(box), float(pixel), resolution)) for box, pixel in kinds) < FEWEST_FREQUENCIES:
+        raise UserError(
+            f"--resolution_angs={wanted_angs:g} is coarser than the pictures, of {min(extents):.4g} Å a side, allow: give a finer "
+            "one, such as 8."
+        )
 
 
 class PictureSource:
@@ -52,6 +75,7 @@ class PictureSource:
 
     def __init__(self, table: ParticleTable, resolution_angs: float, use_ctf: bool, device: torch.device):
         self.table, self.use_ctf, self.device = table, use_ctf, device
+        self._corrected = Corrected(table)
         kinds = {(int(box), float(pixel)) for box, pixel in zip(table.image_size_px, table.pixel_size_angs, strict=True)}
         self._frequencies = {kind: Frequencies(*kind, resolution_angs, device) for kind in sorted(kinds)}
 
@@ -71,7 +95,7 @@ class PictureSource:
     def blocks(self, indices: np.ndarray) -> Iterator[Block]:
         """The particles `indices` `(n,)` of the table, in the order of the files; the next block is read while one is used.
 
-        Pictures that are the same everywhere, or have pixels that are not finite, are left out; a block may be empty then.
+        Pictures that are the same everywhere, or have pixels that are not finite or huge, are left out; a block may be empty then.
 
         Raises
         ------
@@ -81,9 +105,9 @@ class PictureSource:
         with ThreadPoolExecutor(1, "pictures") as reader:
             coming = reader.submit(read_images, self.table, indices[blocks[0]]) if blocks else None
             for rows, after in zip_longest(blocks, blocks[1:]):
-                raw = coming.result() if coming else np.empty((0, 0, 0))
+                raw = coming.result() if coming else np.empty((0, 1, 1))
                 coming = None if after is None else reader.submit(read_images, self.table, indices[after])
-                good = _usable(raw)
+                good = usable(raw)
                 yield Block(rows[good], indices[rows[good]], raw if good.all() else raw[good])
 
     def _blocks(self, indices: np.ndarray) -> Sequence[np.ndarray]:
@@ -105,13 +129,8 @@ class PictureSource:
         values = frequencies.spectra(torch.from_numpy(block.pictures).to(self.device, non_blocking=True))
         if self.use_ctf:
             ctf = frequencies.ctf(ctf_tensors(self.table.ctf, block.indices, self.device))
+            before = self._corrected.before(ctf, torch.from_numpy(block.indices))
+            ctf = ctf if before is None else ctf * before
         else:
             ctf = torch.ones_like(values[:, 0])
         return Spectra(frequencies, values, ctf)
-
-
-def _usable(pictures: np.ndarray) -> np.ndarray:
-    """`(b,)` which pictures show anything."""
-    flat = pictures.reshape(len(pictures), -1)
-    lowest, highest = flat.min(axis=1), flat.max(axis=1)
-    return np.isfinite(lowest) & np.isfinite(highest) & (lowest < highest)

@@ -13,7 +13,7 @@ from cryopares_core.geometry.symmetry import point_group
 from cryopares_core.inference.refine_frequencies import Frequencies
 from cryopares_core.inference.refine_maps import Reference
 from cryopares_core.inference.slices import SliceTable
-from cryopares_core.volumes.maps import read_map
+from cryopares_core.volumes.maps import PIXEL_REMEDY, read_map
 
 LOOKED_AT = 20  # views
 # Symmetry shows where detail is a good part of the particle's size; coarser, all maps are round, and finer, noise begins.
@@ -21,12 +21,15 @@ COARSEST_SHARE, FINEST_SHARE = 0.8, 0.25  # of the particle's radius
 SYMMETRIC = 0.5
 
 
-def read_references(first: str, second: str | None, pixel_size_angs: float | None) -> dict[int, Reference]:
+def read_references(
+    first: str, second: str | None, pixel_size_angs: float | None, remedy: str = PIXEL_REMEDY
+) -> dict[int, Reference]:
     """The map of each half set; the same one where there is no second.
 
     Parameters
     ----------
     pixel_size_angs : replaces that of the headers
+    remedy : what to do, in messages, where a header has none
 
     Raises
     ------
@@ -40,7 +43,7 @@ def read_references(first: str, second: str | None, pixel_size_angs: float | Non
             problems.append(f"{option}={path}: there is no such file.")
             continue
         try:
-            found[option] = Reference(*read_map(path, pixel_size_angs))
+            found[option] = Reference(*read_map(path, pixel_size_angs, option=option, remedy=remedy))
         except UserError as error:
             problems += error.problems
     if problems:

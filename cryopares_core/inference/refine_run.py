@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
 import time
 from dataclasses import asdict, fields
 from functools import partial
@@ -18,12 +16,13 @@ import cryopares_core
 from cryopares_core.config.refine_arguments import RefineArguments
 from cryopares_core.errors import UserError
 from cryopares_core.files import write_text
+from cryopares_core.inference.inputs import stacks_digest, stamps
 from cryopares_core.inference.refine import Refiner
-from cryopares_core.inference.refine_input import RefineInput, read_input
+from cryopares_core.inference.refine_input import PARTS, RefineInput, read_input
 from cryopares_core.inference.refine_references import check_symmetry
 from cryopares_core.inference.refine_results import RefinedPoses
 from cryopares_core.inference.refine_start import RefineSettings
-from cryopares_core.inference.shards import Shards
+from cryopares_core.inference.shards import Shards, remove_shards
 from cryopares_core.inference.stream import file_order, picture_names
 from cryopares_core.machine import Place, device_of
 from cryopares_core.particles.table import ParticleTable
@@ -33,7 +32,7 @@ from cryopares_core.progress import Countdown
 logger = logging.getLogger(__name__)
 # What may be another for the same results: where and how fast they are computed.
 OF_THE_MACHINE = ("n_threads", "accelerator", "overwrite", "chunk_size")
-MOVES, SUMMARY, PARTS = ".moves.csv", ".moves.json", ".parts"
+MOVES, SUMMARY = ".moves.csv", ".moves.json"
 FIGURE_OF_MERIT = "rlnParticleFigureOfMerit"
 CSV_COLUMNS = ("score", "gain", "moved_degs", "moved_angs", "kept_start", "broken")
 NAMES_SHOWN = 5
@@ -51,15 +50,15 @@ def run_refinement(arguments: RefineArguments) -> Path:
     out_star, asked, started = Path(arguments.out_star), _asked(arguments), time.perf_counter()
     if out_star.is_file() and read_json(out_star.with_suffix(SUMMARY)).get("asked") == asked:
         logger.info("%s holds the results of this very command. Another --out_star begins anew", out_star)
-        shutil.rmtree(out_star.with_suffix(PARTS), ignore_errors=True)
+        remove_shards(out_star.with_suffix(PARTS))
         return out_star
     given = read_input(arguments)
     parts = Shards(out_star.with_suffix(PARTS), file_order(given.table), arguments.chunk_size)
-    refined = _refine(_refiner(arguments, given), given, parts, asked)
+    refined = _refine(_refiner(arguments, given), given, parts, {**asked, "pictures": stacks_digest(given.table.stack_paths)})
     _tell(given.table, refined)
     summary = {"asked": asked, **_summary(refined), "seconds": round(time.perf_counter() - started, 1)}
     _write(out_star, given.table, refined, summary)
-    shutil.rmtree(parts.folder, ignore_errors=True)
+    remove_shards(parts.folder)
     logger.info("Wrote %s, and what became of each particle to %s", out_star, out_star.with_suffix(MOVES))
     return out_star
 
@@ -68,8 +67,7 @@ def _asked(arguments: RefineArguments) -> dict[str, Any]:
     """What of the arguments makes results these, with size and time of change of the files."""
     values = {name: value for name, value in asdict(arguments).items() if name not in OF_THE_MACHINE}
     files = (arguments.particles_star_fname, arguments.reference_fname, arguments.reference_half2_fname)
-    stamps = {path: [os.stat(path).st_size, os.stat(path).st_mtime_ns] for path in files if path and os.path.isfile(path)}
-    return json.loads(json.dumps({**values, "files": stamps}))
+    return json.loads(json.dumps({**values, "files": stamps(path for path in files if path)}))
 
 
 def _refiner(arguments: RefineArguments, given: RefineInput) -> Refiner:
@@ -88,7 +86,7 @@ def _refine(refiner: Refiner, given: RefineInput, parts: Shards, asked: dict[str
     try:
         parts.begin(asked)
     except UserError:  # what another command has begun under this name
-        shutil.rmtree(parts.folder)
+        remove_shards(parts.folder)
         parts.begin(asked)
     n, before = len(given.table), parts.n_done()
     if before:
@@ -134,7 +132,7 @@ def _tell(table: ParticleTable, refined: RefinedPoses) -> None:
     if len(broken):
         names = ", ".join(picture_names(table, broken[:NAMES_SHOWN])) + (", …" if len(broken) > NAMES_SHOWN else "")
         logger.warning(
-            "%s pictures are constant or hold values that are not finite: they keep their poses, with a score of 0 (%s)",
+            "%s pictures are constant or have impossible values (NaN, infinite, huge): they keep their poses, with score 0 (%s)",
             *(f"{len(broken):,}", names),
         )
     logger.info(

@@ -20,19 +20,19 @@ from cryopares_core.config.infer_arguments import InferArguments
 from cryopares_core.errors import UserError
 from cryopares_core.files import write_text
 from cryopares_core.inference.exchange import opened
-from cryopares_core.inference.improve import references_of, refine, refined_shards
-from cryopares_core.inference.job import Job, Work, asked, prepare_job, work_through
+from cryopares_core.inference.improve import FOLDER, references_of, refine, refined_shards
+from cryopares_core.inference.inputs import asked
+from cryopares_core.inference.job import PREDICTIONS, Job, Work, prepare_job, work_through
 from cryopares_core.inference.predict import Found, PredictionSettings, ShardPredictor
 from cryopares_core.inference.processes import helpers, wanted_here
 from cryopares_core.inference.results import KEPT, Results, figures
 from cryopares_core.inference.steps import steps_of
 from cryopares_core.inference.stream import picture_names
 from cryopares_core.machine import Place, given_place
-from cryopares_core.plots.inference import FILE, write_inference_report
+from cryopares_core.plots.inference import FILE, RECONSTRUCTION, write_inference_report
 from cryopares_core.plots.readers import read_json
 from cryopares_core.training.account import kept_warnings
 from cryopares_core.training.phases import Phases
-from cryopares_core.training.runs import remove_leftovers
 
 logger = logging.getLogger(__name__)
 NAMES_SHOWN = 5
@@ -104,7 +104,8 @@ def predict(job: Job) -> None:
 
 def _finish(job: Job, started: float, n_now: int, warnings: list[str]) -> None:
     """Go through the steps, and tell of the end. `n_now` particles are new since `started`."""
-    remove_leftovers(job.results_dir)
+    (job.results_dir / FILE).unlink(missing_ok=True)  # it would call a mixture of old and new files finished
+    _remove_leftovers(job.results_dir)
     found = job.shards.read(Found)
     results = Results(job.particles.table, found.eulers_degs, found.confidence, job.particles.table.shifts_angs, found.broken)
     _tell_of_broken(results)
@@ -121,12 +122,21 @@ def _finish(job: Job, started: float, n_now: int, warnings: list[str]) -> None:
     logger.info("%s", job.phases.table())
 
 
+def _remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of processes that were killed while they wrote; whatever else the folder holds is not ours."""
+    for place in (folder, *(folder / name for name in (PREDICTIONS, FOLDER, RECONSTRUCTION))):
+        for path in place.glob(".*.tmp"):
+            if path.is_file():
+                path.unlink(missing_ok=True)
+
+
 def _tell_of_broken(results: Results) -> None:
     broken = np.flatnonzero(results.broken)
     if len(broken):
         names = ", ".join(picture_names(results.table, broken[:NAMES_SHOWN])) + (", …" if len(broken) > NAMES_SHOWN else "")
         logger.warning(
-            "%s pictures are constant or have values that are not finite: they are left out (%s); in all.star confidence is 0",
+            "%s pictures are constant or have impossible values (NaN, infinite, huge): they are left out (%s); in all.star their "
+            "confidence is 0",
             *(f"{len(broken):,}", names),
         )
 
@@ -146,7 +156,7 @@ def _write_summary(job: Job, results: Results, timing: dict[str, float], warning
     summary: dict[str, Any] = {
         "cryopares": cryopares_core.__version__,
         "command": sys.argv,
-        "asked": asked(job.arguments),
+        "asked": job.asked,
         "models": list(job.models),
         "symmetry": job.card.symmetry,
         **figures(results, job.arguments.confidence_threshold),
@@ -160,9 +170,10 @@ def _write_summary(job: Job, results: Results, timing: dict[str, float], warning
 
 def _told(job: Job, results: Results) -> str:
     found = figures(results, job.arguments.confidence_threshold)
+    near = "were near enough for refinement to find the right pose" if job.arguments.refine else "are within 5°"
     lines = [
         f"Finished: {found['kept']:,} of {found['particles']:,} particles are in {job.results_dir / KEPT}",
-        f"By their confidence {found['expected_share_right_of_kept']:.0%} of their poses are within 5°",
+        f"By their confidence {found['expected_share_right_of_kept']:.0%} of their poses {near}",
         f"Open {job.results_dir / 'report.html'} to see more",
     ]
     return "\n".join(lines)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +21,7 @@ from cryopares_core.files import atomic_path, write_text
 
 logger = logging.getLogger(__name__)
 ABOUT = "about.json"
+DIGITS = "[0-9]" * 6  # of a shard's name
 WAIT_S = 0.5
 LOOK_EVERY_S = 2.0
 T = TypeVar("T")
@@ -133,9 +135,27 @@ class Shards:
 
     def tidy(self) -> None:
         """Remove locks; nobody works here any more."""
-        for path in self.folder.glob(".*.lock"):
-            with suppress(OSError):
-                path.unlink()
+        _remove(self.folder.glob(".*.lock"))
+
+
+def remove_shards(folder: Path) -> None:
+    """Remove all that such work leaves, the record last, and the folder where nothing else is in it."""
+    _remove([*folder.glob(".*.lock"), *folder.glob(".*.tmp"), *folder.glob(f"{DIGITS}.npz"), folder / ABOUT])
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a folder is not there, is empty or holds such work, so that nothing else is lost."""
+    if not os.path.lexists(folder):
+        return True
+    return folder.is_dir() and ((folder / ABOUT).is_file() or not any(folder.iterdir()))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _read(path: Path, names: list[str]) -> dict[str, np.ndarray]:

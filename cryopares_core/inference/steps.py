@@ -13,7 +13,7 @@ from cryopares_core.inference.job import Job
 from cryopares_core.inference.results import Results, write_particles, write_views
 from cryopares_core.plots.inference import RECONSTRUCTION, VIEWS
 from cryopares_core.progress import Countdown
-from cryopares_core.volumes.half_map_files import write_half_maps
+from cryopares_core.volumes.half_map_files import remove_half_maps, write_half_maps
 from cryopares_core.volumes.half_maps import reconstruct_half_maps
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ def reconstruct(job: Job, results: Results) -> Results:
     kept = results.posed_table().subset(np.flatnonzero(results.kept(job.arguments.confidence_threshold)))
     empty = sorted({1, 2} - set(kept.half_set.tolist()))
     if empty:
+        remove_half_maps(job.results_dir / RECONSTRUCTION)  # those of an earlier threshold
         logger.warning("There is no map: no particles of half set %s are kept", " and ".join(map(str, empty)))
         return results
     progress = Countdown("Added to the map", "pictures")

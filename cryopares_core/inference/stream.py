@@ -15,6 +15,7 @@ from cryopares_core.particles.ctf import CtfTensors, ctf_tensors
 from cryopares_core.particles.preprocess import Preprocessor, PreprocessSettings
 from cryopares_core.particles.stacks import read_images
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.particles.usable import usable
 from cryopares_core.training.phases import Phases
 
 BATCHES_AHEAD = 2
@@ -24,7 +25,7 @@ BATCHES_AHEAD = 2
 class PreparedBatch:
     """Particles `indices` `(b,)` of the table, with their pictures `(b, c, s, s)` float32 and their CTFs, on the device.
 
-    Those whose pictures are constant or hold values that are not finite are left out, and stand in `broken`.
+    Those whose pictures are constant or hold values that are not finite or huge are left out, and stand in `broken`.
     """
 
     indices: np.ndarray
@@ -59,14 +60,23 @@ def prepared_stream(
     """
     preprocess = Preprocessor(settings)
     for indices, raw in _read_ahead(table, _alike(table, order, batch_size), phases or Phases()):
-        lowest, highest = (edge(raw, axis=(1, 2)) for edge in (np.min, np.max))
-        good = np.isfinite(lowest) & np.isfinite(highest) & (lowest < highest)
+        good = usable(raw)
         whole = indices if good.all() else indices[good]
         images = torch.from_numpy(raw if good.all() else raw[good]).to(device, non_blocking=True)
         ctf = ctf_tensors(table.ctf, whole, device)
         shifts = torch.as_tensor(table.shifts_angs[whole], dtype=torch.float32, device=device)
         prepared = preprocess(images, ctf, float(table.pixel_size_angs[indices[0]]), shifts) if len(whole) else images[:, None]
-        yield PreparedBatch(whole, prepared, ctf, indices[~good])
+        yield _finite_ones(PreparedBatch(whole, prepared, ctf, indices[~good]))
+
+
+def _finite_ones(batch: PreparedBatch) -> PreparedBatch:
+    """Preparation divides by the background's deviation, and where there is next to none, numbers end."""
+    finite = batch.images.isfinite().flatten(1).all(dim=1)
+    if bool(finite.all()):
+        return batch
+    chosen, fine = finite.nonzero().flatten(), finite.numpy(force=True)
+    broken = np.concatenate((batch.broken, batch.indices[~fine]))
+    return PreparedBatch(batch.indices[fine], batch.images[chosen], batch.ctf.chosen(chosen, batch.images.device), broken)
 
 
 def _alike(table: ParticleTable, order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

@@ -17,6 +17,7 @@ from cryopares_core.particles.ctf import ctf_tensors
 from cryopares_core.particles.preprocess import Preprocessor, PreprocessSettings
 from cryopares_core.particles.stacks import read_images
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.particles.usable import extremes, within_range
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -151,15 +152,19 @@ def read_ahead(table: ParticleTable, batches: Iterable[tuple[int, np.ndarray]]) 
 
 
 def picture_problems(table: ParticleTable, indices: np.ndarray, images: np.ndarray) -> list[str]:
-    pixels = images.reshape(len(images), -1)
-    lowest, highest = pixels.min(axis=1), pixels.max(axis=1)
-    finite = np.isfinite(lowest) & np.isfinite(highest)
-    problems = []
+    """What is wrong with pictures `(b, n, n)` of particles `indices`, one sentence for each that cannot be used."""
+    lowest, highest = extremes(images)
+    finite, problems = within_range(lowest, highest), []
     for row in np.flatnonzero(~finite | (lowest == highest)):
         name = f"{table.slice_id[indices[row]] + 1:06d}@{table.stack_paths[table.stack_id[indices[row]]]}"
-        fault = f"all its pixels are {lowest[row]:g}" if finite[row] else "it has NaN or infinite pixels"
+        fault = f"all its pixels are {lowest[row]:g}" if finite[row] else _not_finite(lowest[row], highest[row])
         problems.append(f"Picture {name}: {fault}. Remove it from the STAR file, or mend the stack.")
     return problems
+
+
+def _not_finite(lowest: float, highest: float) -> str:
+    largest = max(-lowest, highest)
+    return f"its pixels reach {largest:.3g}, which cannot be" if np.isfinite(largest) else "it has NaN or infinite pixels"
 
 
 def shortened_problems(problems: list[str]) -> list[str]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from cryopares_core.errors import UserError
 from cryopares_core.particles import columns
+from cryopares_core.particles.aberrations import uncorrected
 from cryopares_core.particles.images import check_declared_size, check_stacks, find_pictures
 from cryopares_core.particles.mrc import LARGEST_SIDE_PX
 from cryopares_core.particles.starblocks import StarBlocks, read_blocks
@@ -118,6 +119,7 @@ def make_table(
     else:
         sides = np.zeros(len(blocks.particles)) if declared is None else np.nan_to_num(declared).clip(0, LARGEST_SIDE_PX)
     _check_dimensions(blocks, group)
+    warnings += uncorrected(blocks)
     table = ParticleTable(
         stack_paths=pictures.stack_paths,
         stack_id=pictures.stack_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ from cryopares_core.model.precision import uses_bfloat16
 from cryopares_core.model.prediction import PosePredictor
 from cryopares_core.model.storage import load_model
 from cryopares_core.particles.ctf import CtfTensors
-from cryopares_core.plots.readers import read_columns
+from cryopares_core.plots.readers import read_columns, read_json
 from cryopares_core.plots.records import VALIDATION_COLUMNS
-from cryopares_core.training.calibration import FILE, Calibration, Signs, parse_calibration, write_calibration
+from cryopares_core.training.calibration import FILE, Calibration, Signs, model_checksum, parse_calibration, write_calibration
 from cryopares_core.training.calibration_fit import fit_calibration
 from cryopares_core.volumes.picture_fit import fit_to_own_map
+from cryopares_core.volumes.transfers import Corrected
 
 logger = logging.getLogger(__name__)
 BATCH = 64
@@ -27,7 +29,13 @@ LEAST_PARTICLES = 20
 
 
 def calibrate_half_set(
-    folder: Path, images: Tensor, eulers_degs: Tensor, ctf: CtfTensors, ids: np.ndarray, device: torch.device
+    folder: Path,
+    images: Tensor,
+    eulers_degs: Tensor,
+    ctf: CtfTensors,
+    ids: np.ndarray,
+    device: torch.device,
+    corrected: Corrected | None = None,
 ) -> Calibration | None:
     """Find the poses of particles held out with the model of a half set, and write how far it may be trusted: `calibration.json`.
 
@@ -36,6 +44,7 @@ def calibrate_half_set(
     folder : of the half set, with its best model, and the map of its training particles if they make one
     images, eulers_degs, ctf : prepared pictures `(n, c, s, s)`, known angles `(n, 3)` and CTFs of all particles of the run
     ids : which of them were held out
+    corrected : which of them came with their CTFs corrected
 
     Returns None, and writes nothing, where there are too few.
     """
@@ -50,8 +59,9 @@ def calibrate_half_set(
         modes = predict(pictures)
         poses.append(modes.poses[:, 0].cpu())
         stated.append(modes.mass[:, 0].cpu())
-        if compare is not None:
-            fits.append(compare(pictures, ctf.chosen(part, device), modes.poses)[:, 0].cpu())
+        if compare is not None and ctf.known:
+            before = None if corrected is None else partial(corrected.before, indices=part)
+            fits.append(compare(pictures, ctf.chosen(part, device), modes.poses, before)[:, 0].cpu())
     found = torch.cat(poses).double()
     truth = euler_degs_to_matrix(eulers_degs[ids].double())
     error_degs = pose_error_degs(found, truth, point_group(card.symmetry).matrices).numpy()
@@ -69,11 +79,21 @@ def calibrate_half_set(
 def is_calibrated(folder: Path) -> bool:
     """Whether the calibration in a half set's folder is that of the model beside it."""
     path, model = folder / FILE, folder / "model.safetensors"
-    return path.is_file() and model.is_file() and path.stat().st_mtime >= model.stat().st_mtime
+    if not (path.is_file() and model.is_file()):
+        return False
+    belongs = _belongs(folder)
+    return path.stat().st_mtime >= model.stat().st_mtime if belongs is None else belongs
+
+
+def _belongs(folder: Path) -> bool | None:
+    """Whether a calibration is that of the model beside it, by the weights' checksum; None where an earlier version wrote none."""
+    checksum = read_json(folder / FILE).get("model_sha256")
+    return None if checksum is None else checksum == model_checksum(folder)
 
 
 def read_calibration(folder: Path, symmetry: str) -> Calibration | None:
-    """That of a model's folder: from `calibration.json`, or learned now where `validation.csv` alone is there, or is newer.
+    """That of a model's folder: from `calibration.json`, or learned now from `validation.csv` where that file is not there or is of
+    another model. Times of change decide only where the file does not say of which model it is: copying a folder changes them.
 
     None where there is neither, or too few particles were validated.
 
@@ -82,8 +102,11 @@ def read_calibration(folder: Path, symmetry: str) -> Calibration | None:
     UserError : the file is damaged or of a newer format
     """
     path, validation = folder / FILE, folder / "validation.csv"
-    if path.is_file() and not (validation.is_file() and validation.stat().st_mtime > path.stat().st_mtime):
-        return parse_calibration(path)
+    if path.is_file():
+        belongs = _belongs(folder)
+        is_newest = not validation.is_file() or validation.stat().st_mtime <= path.stat().st_mtime
+        if belongs or (belongs is None and is_newest):
+            return parse_calibration(path)
     columns = read_columns(validation, VALIDATION_COLUMNS)
     if columns is None or len(columns["error_degs"]) < LEAST_PARTICLES:
         return None

@@ -6,6 +6,7 @@ view direction, since some views are harder than others. The numbers stand in `c
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,14 +97,21 @@ class Calibration:
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
-    """Write `calibration.json`, all or nothing."""
-    write_text(folder / FILE, calibration_text(calibration))
+    """Write `calibration.json` for the model in a folder, all or nothing."""
+    write_text(folder / FILE, calibration_text(calibration, model_checksum(folder)))
 
 
-def calibration_text(calibration: Calibration) -> str:
-    """The content of `calibration.json`."""
+def model_checksum(folder: Path) -> str | None:
+    """That of the weights in a model's folder, by which a calibration knows them again; None where there are none."""
+    path = folder / "model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def calibration_text(calibration: Calibration, checksum: str | None = None) -> str:
+    """The content of `calibration.json`, with the checksum of its model."""
     odds = {name: _odds_to_json(getattr(calibration, name)) for name in ("right", "near")}
-    values = {"format": FORMAT, "n": calibration.n, "fit_scale": calibration.fit_scale, **odds}
+    of_model = {} if checksum is None else {"model_sha256": checksum}
+    values = {"format": FORMAT, **of_model, "n": calibration.n, "fit_scale": calibration.fit_scale, **odds}
     return json.dumps(values, indent=1) + "\n"
 
 

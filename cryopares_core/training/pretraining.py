@@ -21,7 +21,7 @@ from cryopares_core.training.checkpoints import Checkpoints
 from cryopares_core.training.fit import fit
 from cryopares_core.training.plan import Plan, Stage, StageResult
 from cryopares_core.training.records import ValidationRecords
-from cryopares_core.volumes.maps import read_map
+from cryopares_core.volumes.maps import HEADER_REMEDY, read_map
 from cryopares_core.volumes.views import SimulatedViews, ViewSimulator
 
 SIMULATED = "simulated"  # the folder of a run without particles
@@ -40,7 +40,7 @@ class SimulatedMap:
     @classmethod
     def read(cls, path: str) -> SimulatedMap:
         """Raises UserError where the file is no usable map."""
-        volume, pixel_size = read_map(path)
+        volume, pixel_size = read_map(path, remedy=HEADER_REMEDY)
         return cls(volume, pixel_size)
 
 

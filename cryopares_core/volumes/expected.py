@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,15 @@ class ExpectedPictures:
         return prepared_transfer(self.settings, self.ctf, ids)
 
 
-def prepared_transfer(settings: PreprocessSettings, ctf: CtfTensors, ids: Tensor) -> Tensor:
-    """What a map's slices are multiplied by in the prepared pictures of particles `ids`, `(b, c, s, s // 2 + 1)`."""
+Before = Callable[[Tensor], Tensor | None]
+
+
+def prepared_transfer(settings: PreprocessSettings, ctf: CtfTensors, ids: Tensor, before: Before | None = None) -> Tensor:
+    """What a map's slices are multiplied by in the prepared pictures of particles `ids`, `(b, c, s, s // 2 + 1)`.
+
+    `before` tells, given their CTFs `(b, s, s // 2 + 1)`, what the pictures were multiplied by before they were prepared.
+    """
     chosen = ctf.chosen(ids, ids.device)
-    return settings.transfer(ctf_2d(chosen, float(settings.sampling_rate_angs or 0), int(settings.image_size_px or 0)))
+    planes = ctf_2d(chosen, float(settings.sampling_rate_angs or 0), int(settings.image_size_px or 0))
+    earlier = None if before is None else before(planes)
+    return settings.transfer(planes) if earlier is None else settings.transfer(planes) * earlier[:, None]

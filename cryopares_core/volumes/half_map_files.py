@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from cryopares_core.files import atomic_path, write_text
 from cryopares_core.plots.figures import new_figure, save_png
-from cryopares_core.plots.fsc import FSC_COLUMNS, draw_fsc
+from cryopares_core.plots.fsc import FSC_COLUMNS, draw_fsc, read_fsc
 from cryopares_core.volumes.fsc import FscCurves
 from cryopares_core.volumes.half_maps import HalfMaps
 from cryopares_core.volumes.maps import write_map
@@ -30,6 +31,7 @@ STAR_COLUMNS = {
     "rlnFourierShellCorrelationMaskedMaps": "masked",
     "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps": "randomised",
 }
+UNFINISHED = ".unfinished"  # stands while files are written
 NO_FREQUENCY_ANGS = 999.0  # what RELION writes for the resolution of the origin
 
 
@@ -40,6 +42,7 @@ def write_half_maps(folder: str | Path, half_maps: HalfMaps, about: Mapping[str,
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / UNFINISHED).touch()
     (folder / SUMMARY).unlink(missing_ok=True)
     volumes = (half_maps.half1, half_maps.half2, half_maps.volume)
     for name, volume in zip((*HALVES, MAP), volumes, strict=True):
@@ -51,7 +54,22 @@ def write_half_maps(folder: str | Path, half_maps: HalfMaps, about: Mapping[str,
     draw_fsc(figure, columns, _finite(half_maps.resolution_angs))
     save_png(figure, folder / FSC_PNG)
     write_text(folder / SUMMARY, json.dumps({**summary(half_maps), **(about or {})}, indent=1))
+    (folder / UNFINISHED).unlink(missing_ok=True)
     return folder / MAP
+
+
+def foreign_maps(folder: Path) -> list[str]:
+    """Names in a folder that `write_half_maps` would overwrite although it did not write them."""
+    if (folder / SUMMARY).exists() or (folder / UNFINISHED).exists() or read_fsc(folder / FSC_CSV) is not None:
+        return []
+    return [name for name in (*HALVES, MAP) if os.path.lexists(folder / name)]
+
+
+def remove_half_maps(folder: Path) -> None:
+    """Remove what `write_half_maps` wrote, the summary first."""
+    if not foreign_maps(folder):
+        for name in (SUMMARY, *HALVES, MAP, FSC_CSV, FSC_STAR, FSC_PNG, UNFINISHED):
+            (folder / name).unlink(missing_ok=True)
 
 
 def summary(half_maps: HalfMaps) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cryopares_core.errors import UserError
 from cryopares_core.geometry.symmetry import point_group
+from cryopares_core.machine import exact_products
 from cryopares_core.memory import free_memory_bytes
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.volumes.fourier_sums import FourierSums, sums_bytes
@@ -89,7 +90,7 @@ def reconstruct_half_maps(
     count = np.ones(len(table)) if weights is None else np.asarray(weights, dtype=np.float64)
     _check(table, count)
     inserter = Inserter(table, count, _radius(table, resolution_limit_angs), device, use_ctf)
-    with one_thread_an_operation() as threads:
+    with exact_products(), one_thread_an_operation() as threads:
         workers = 1 if inserter.device.type == "cuda" else threads
         halves = sum_halves(inserter, _workers_of_half(inserter, workers, group.order > 1), progress)
         first, second = (_half_map(half, group.matrices, workers) for half in halves)

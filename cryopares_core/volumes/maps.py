@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +15,49 @@ from cryopares_core.files import atomic_path
 
 logger = logging.getLogger(__name__)
 ANISOTROPY_ALLOWED = 1e-3
+SMALLEST_VOXEL_ANGS, LARGEST_VOXEL_ANGS = 0.01, 1000.0
+PIXEL_REMEDY, HEADER_REMEDY = "give --sampling_rate", "write it again with its pixel size"
+# What the reader raises where bytes are not what they should be.
+DAMAGE = (ValueError, OSError, EOFError, zlib.error, OverflowError)
 
 
-def read_map(path: str | Path, pixel_size_angs: float | None = None) -> tuple[np.ndarray, float]:
+def read_map(
+    path: str | Path,
+    pixel_size_angs: float | None = None,
+    what: str = "Map",
+    option: str = "--map_fname",
+    remedy: str = PIXEL_REMEDY,
+) -> tuple[np.ndarray, float]:
     """A cubic map, `(n, n, n)` float32 `[z, y, x]`, and its pixel size in Å.
 
-    `pixel_size_angs` replaces that of the header. Raises UserError when the file is no map, is not cubic, holds values
-    that are not finite or the same everywhere, or when the pixel size is unknown.
+    `pixel_size_angs` replaces that of the header; `what` it is, the `option` that names it and the `remedy` for a header without a
+    pixel size are for messages. Raises UserError when the file is no map, is not cubic, holds values that are not finite or the
+    same everywhere, or when the pixel size is unknown or impossible.
     """
-    volume, voxel = _read_mrc(Path(path))
+    if not Path(path).is_file():
+        raise UserError(f"{what} {path} does not exist: check {option}.")
+    try:
+        volume, voxel = _read_mrc(Path(path))
+    except DAMAGE as error:
+        raise UserError(f"{what} {path} is not a readable MRC file ({error}): copy it again, or give another.") from error
     problems = _volume_problems(volume)
     if pixel_size_angs is None:
-        problems += _voxel_problems(voxel)
+        problems += _voxel_problems(voxel, remedy)
         pixel_size_angs = float(voxel[0])
     if problems:
-        raise UserError([f"Map {path}: {problem}" for problem in problems])
-    if voxel[0] > 0 and abs(voxel[0] / pixel_size_angs - 1) > ANISOTROPY_ALLOWED:
-        logger.warning("Map %s: its header says %.4f Å/px, %.4f is used.", path, voxel[0], pixel_size_angs)
+        raise UserError([f"{what} {path}: {problem}" for problem in problems])
+    if _is_possible(voxel) and abs(voxel[0] / pixel_size_angs - 1) > ANISOTROPY_ALLOWED:
+        logger.warning("%s %s: its header says %.4f Å/px, %.4f is used.", what, path, voxel[0], pixel_size_angs)
     return volume, pixel_size_angs
 
 
 def _read_mrc(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if not path.is_file():
-        raise UserError(f"Map {path} does not exist: check --map_fname.")
-    try:
-        with mrcfile.open(path) as handle:
-            voxel = np.array([handle.voxel_size[axis] for axis in "xyz"], dtype=float)
-            return _in_zyx_order(handle.data, handle.header).astype(np.float32), voxel
-    except (ValueError, OSError) as error:
-        raise UserError(f"Map {path} is not a readable MRC file: {error}") from error
+    """Values `[z, y, x]`, and the voxel's sides x, y, z in Å; 0 where the header says nothing."""
+    with mrcfile.open(path) as handle:
+        sides = np.array([float(handle.header.cella[axis]) for axis in "xyz"])
+        counts = np.array([int(handle.header[f"m{axis}"]) for axis in "xyz"])
+        voxel = np.where(counts > 0, sides / np.maximum(counts, 1), 0.0)
+        return _in_zyx_order(handle.data, handle.header).astype(np.float32), voxel
 
 
 def _in_zyx_order(data: np.ndarray, header: Any) -> np.ndarray:
@@ -64,13 +79,21 @@ def _volume_problems(volume: np.ndarray) -> list[str]:
     return []
 
 
-def _voxel_problems(voxel: np.ndarray) -> list[str]:
-    if not voxel[0] > 0:
-        return ["its header has no pixel size: give --sampling_rate."]
+def _voxel_problems(voxel: np.ndarray, remedy: str) -> list[str]:
+    if not voxel.any():
+        return [f"its header has no pixel size: {remedy}."]
+    sizes = ", ".join(f"{size:g}" for size in voxel)
+    if not _is_possible(voxel):
+        limits = f"{SMALLEST_VOXEL_ANGS:g} and {LARGEST_VOXEL_ANGS:g} Å"
+        return [f"its header's pixel size cannot be ({sizes} Å; it should lie between {limits}): {remedy}."]
     if np.ptp(voxel) > ANISOTROPY_ALLOWED * voxel[0]:
-        sizes = ", ".join(f"{size:g}" for size in voxel)
-        return [f"its pixel size differs between axes ({sizes} Å): resample it, or give --sampling_rate."]
+        return [f"its pixel size differs between axes ({sizes} Å): resample it, or {remedy}."]
     return []
+
+
+def _is_possible(voxel: np.ndarray) -> bool:
+    """Whether sides in Å are numbers that a pixel can have."""
+    return bool(((voxel >= SMALLEST_VOXEL_ANGS) & (voxel <= LARGEST_VOXEL_ANGS)).all())
 
 
 def write_map(path: str | Path, volume: np.ndarray, pixel_size_angs: float) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cryopares_core.errors import UserError
-from cryopares_core.volumes.maps import read_map
+from cryopares_core.volumes.maps import HEADER_REMEDY, read_map
 
 EDGE_PX = 6.0
 TOLERANCE = 0.01  # of a mask's values, and of its pixel size
@@ -33,7 +33,7 @@ def read_mask(path: str | Path, size: int, pixel_size_angs: float) -> Tensor:
     ------
     UserError : no such file, another box or pixel size, or values that are not between 0 and 1
     """
-    volume, pixel = read_map(path, pixel_size_angs=None)
+    volume, pixel = read_map(path, None, "Mask", "--mask_fname", HEADER_REMEDY)
     problems = []
     if len(volume) != size:
         problems.append(f"Mask {path}: its side is {len(volume)} px and that of the pictures {size} px. Give a mask of {size} px.")

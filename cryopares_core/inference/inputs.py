@@ -1,0 +1,53 @@
+"""What results depend on, as far as disks tell: size and time of change of files, and checksums of models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cryopares_core.config.infer_arguments import MODELS, InferArguments
+from cryopares_core.training.calibration import FILE as CALIBRATION
+from cryopares_core.volumes.picture_fit import MAP
+
+# What may be another for the same results: where and how fast they are computed.
+OF_THE_MACHINE = ("batch_size", "n_threads", "devices", "accelerator", "shard_size")
+OF_A_MODEL = ("model.safetensors", "model.json", CALIBRATION, "validation.csv", MAP)
+
+
+def asked(arguments: InferArguments) -> dict[str, Any]:
+    """What of the arguments of an inference makes results these, with stamps of the files that they name."""
+    values = {name: value for name, value in asdict(arguments).items() if name not in OF_THE_MACHINE}
+    maps = [name for name in (arguments.reference_fname, arguments.reference_half2_fname) if name]
+    return {**values, "star_file": stamp(arguments.particles_star_fname), "files": stamps([*_model_files(arguments), *maps])}
+
+
+def _model_files(arguments: InferArguments) -> list[str]:
+    """All that the answers of a run's models, or those of a .cryopares file, rest on."""
+    given = Path(arguments.checkpoint_dir)
+    if given.is_file():
+        return [str(given)]
+    return [str(folder / name) for folder in (given, *(given / model for model in MODELS)) for name in OF_A_MODEL]
+
+
+def stamps(paths: Iterable[str]) -> dict[str, list[int]]:
+    """Those of the files that there are, by name."""
+    return {path: found for path in paths if (found := stamp(path))}
+
+
+def stamp(path: str) -> list[int]:
+    """Size and time of change of a file; of one that is missing, nothing."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def stacks_digest(paths: Iterable[str]) -> str:
+    """One word for stacks as they are now: by it one sees that pictures of the same names are others."""
+    return hashlib.sha256(json.dumps([[path, *stamp(path)] for path in paths]).encode()).hexdigest()[:16]
