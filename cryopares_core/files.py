@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,6 +30,20 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def temporary_name(final: Path) -> Path:
     """This process's own, beside a file; processes of several machines may have one number."""
     return final.with_name(f".{final.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
+def stamp(path: str | os.PathLike[str]) -> list[int]:
+    """Size and time of change (ns) of a file; of one that is missing, nothing."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def stamps(paths: Iterable[str]) -> dict[str, list[int]]:
+    """Those of the files that there are, by name."""
+    return {path: found for path in paths if (found := stamp(path))}
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -5,6 +5,8 @@ from typing import List
 
 import numpy as np
 
+from cryopares_plugin.files import appearing
+
 IDS, INPUT, RESULTS, PUT_OUT = "ids.npy", "particles.star", "results", "in_outputs"
 
 
@@ -52,9 +54,6 @@ class Batches:
         number = max(self.numbers(), default=0) + 1
         path = self.path(number, IDS)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(f"{path}.tmp", "wb") as file:
+        with appearing(path, "wb") as file:
             np.save(file, ids)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(f"{path}.tmp", path)
         return number

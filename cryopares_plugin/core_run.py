@@ -1,4 +1,4 @@
-"""How protocols run commands of the core: on which GPUs, and what becomes of their errors."""
+"""How protocols give particles to the core and run its commands: on which GPUs, and what becomes of errors."""
 
 import os
 from typing import Any, Dict, List
@@ -6,7 +6,10 @@ from typing import Any, Dict, List
 from pyworkflow.exceptions import PyworkflowException
 from pyworkflow.utils import cleanPath
 
+from cryopares_core.errors import UserError
+from cryopares_core.progress import Countdown
 from cryopares_plugin import Plugin
+from cryopares_plugin.convert import write_particles
 from cryopares_plugin.program import error_text, joined
 
 ERROR_FILE_VARIABLE = "CRYOPARES_ERROR_FILE"
@@ -32,6 +35,20 @@ def run_core(protocol: Any, command: str, words: List[str], written_last: str) -
         how = f": {error}"
     if how or not os.path.isfile(written_last):  # a job of a queue tells Scipion that it ended, but not how
         raise PyworkflowException(error_text(error_file) or f"{command} ended early{how}. {GOES_ON}")
+
+
+def write_star(protocol: Any, particles: Any, star: str, **options: Any) -> None:
+    """Write particles for the core, with progress in the protocol's log; `options` are those of `write_particles`.
+
+    Raises
+    ------
+    PyworkflowException : they cannot be written; with the reasons
+    """
+    try:
+        done = write_particles(particles, star, progress=Countdown("Wrote", "particles", protocol.info), **options)
+    except UserError as error:
+        raise PyworkflowException(" ".join(error.problems)) from None
+    protocol.info(f"{star}: {done}")
 
 
 def new_error_file(protocol: Any, command: str) -> str:

@@ -9,6 +9,7 @@ from cryopares_plugin.convert.rows import ParticleRows
 from cryopares_plugin.convert.whole import look_at_whole
 from cryopares_plugin.fit import HALVES, ModelFiles
 from cryopares_plugin.objects import CryoparesModel
+from cryopares_plugin.volumes import half_map_files
 
 REFERENCE_LABEL = "Map to refine against"
 MASK_LABEL = "Mask for the correlation"
@@ -52,8 +53,7 @@ def _volume_problems(request: Request, project_path: str) -> List[str]:
     """Volumes whose files are not there, or that do not fit the particles."""
     found: List[str] = []
     if request.refine and request.reference is not None:
-        halves = [name for name in (request.reference.getHalfMaps() or "").split(",") if name]
-        found += _file_problems(REFERENCE_LABEL, request.reference, halves, project_path)
+        found += _file_problems(REFERENCE_LABEL, request.reference, half_map_files(request.reference), project_path)
     if request.reconstruct and request.mask is not None:
         found += _file_problems(MASK_LABEL, request.mask, [], project_path) or _mask_problems(request)
     return found

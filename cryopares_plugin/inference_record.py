@@ -9,6 +9,7 @@ import numpy as np
 
 from cryopares_core.plots.inference import FILE, RECONSTRUCTION, REPORT, VIEW_COLUMNS, VIEWS, read_inference, write_inference_report
 from cryopares_core.plots.readers import Columns, read_json
+from cryopares_plugin.files import appearing
 
 Summary = Dict[str, Any]
 SUMS = ("particles", "kept", "broken", "seconds")
@@ -25,10 +26,12 @@ def write_whole(folder: str, batches: Sequence[str]) -> None:
     records = [record for record in map(read_inference, batches) if record.summary and record.views is not None]
     if not records:
         return
-    _write(os.path.join(folder, VIEWS), _csv(merged_views([record.views for record in records if record.views is not None])))
+    with appearing(os.path.join(folder, VIEWS)) as file:
+        file.write(_csv(merged_views([record.views for record in records if record.views is not None])))
     summary = merged_summary([record.summary for record in records])
     summary["asked"] = {**summary["asked"], "reconstruct": os.path.isdir(os.path.join(folder, RECONSTRUCTION))}
-    _write(os.path.join(folder, FILE), json.dumps(summary, indent=1))
+    with appearing(os.path.join(folder, FILE)) as file:
+        json.dump(summary, file, indent=1)
 
 
 def merged_summary(parts: Sequence[Summary]) -> Summary:
@@ -118,10 +121,3 @@ def _mean(values: List[float], weights: List[int]) -> float:
 def _csv(views: Columns) -> str:
     rows = ("{:.4f},{:.4f},{:.0f},{:.4f}".format(*row) for row in zip(*(views[name] for name in VIEW_COLUMNS)))
     return "\n".join([",".join(VIEW_COLUMNS), *rows, ""])
-
-
-def _write(path: str, text: str) -> None:
-    """All or nothing."""
-    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(f"{path}.tmp", path)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from typing import Any
+from typing import Any, List
 
 from pwem.convert.headers import Ccp4Header
 from pwem.emlib.image import ImageHandler
@@ -20,3 +20,8 @@ def write_map(volume: Any, path: str) -> None:
     header.setSampling(volume.getSamplingRate())
     header.writeHeader()
     os.replace(temporary, path)
+
+
+def half_map_files(volume: Any) -> List[str]:
+    """The names of a volume's half maps; none where it has none."""
+    return [name for name in (volume.getHalfMaps() or "").split(",") if name]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from cryopares_core.errors import UserError
+from cryopares_core.files import stamps
 from cryopares_core.geometry.rotations import euler_degs_to_matrix
 from cryopares_core.inference.checks import mask_radius_angs
-from cryopares_core.inference.inputs import stamps
 from cryopares_core.inference.job import Job, Work, work_through
 from cryopares_core.inference.predict import Found
 from cryopares_core.inference.refine import Refiner

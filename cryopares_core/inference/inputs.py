@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cryopares_core.config.infer_arguments import MODELS, InferArguments
+from cryopares_core.files import stamp, stamps
 from cryopares_core.training.calibration import FILE as CALIBRATION
 from cryopares_core.volumes.picture_fit import MAP
 
@@ -32,20 +32,6 @@ def _model_files(arguments: InferArguments) -> list[str]:
     if given.is_file():
         return [str(given)]
     return [str(folder / name) for folder in (given, *(given / model for model in MODELS)) for name in OF_A_MODEL]
-
-
-def stamps(paths: Iterable[str]) -> dict[str, list[int]]:
-    """Those of the files that there are, by name."""
-    return {path: found for path in paths if (found := stamp(path))}
-
-
-def stamp(path: str) -> list[int]:
-    """Size and time of change of a file; of one that is missing, nothing."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
 
 
 def stacks_digest(paths: Iterable[str]) -> str:

@@ -16,8 +16,9 @@ import torch
 
 from cryopares_core.config.infer_arguments import SAME_HALF, InferArguments
 from cryopares_core.errors import UserError
+from cryopares_core.files import stamp
 from cryopares_core.inference.checks import fit_problems, symmetry_problems
-from cryopares_core.inference.inputs import asked, stacks_digest, stamp
+from cryopares_core.inference.inputs import asked, stacks_digest
 from cryopares_core.inference.models import TrainedModel, load_models, model_folders
 from cryopares_core.inference.particles import NewParticles, read_new_particles
 from cryopares_core.inference.policy import Assignment, assign

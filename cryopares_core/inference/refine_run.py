@@ -15,8 +15,8 @@ import numpy as np
 import cryopares_core
 from cryopares_core.config.refine_arguments import RefineArguments
 from cryopares_core.errors import UserError
-from cryopares_core.files import write_text
-from cryopares_core.inference.inputs import stacks_digest, stamps
+from cryopares_core.files import stamps, write_text
+from cryopares_core.inference.inputs import stacks_digest
 from cryopares_core.inference.refine import Refiner
 from cryopares_core.inference.refine_input import PARTS, RefineInput, read_input
 from cryopares_core.inference.refine_references import check_symmetry

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cryopares_core.errors import UserError
-from cryopares_core.files import write_text
+from cryopares_core.files import stamps, write_text
 from cryopares_core.plots.readers import read_json
 
 logger = logging.getLogger(__name__)
@@ -56,15 +56,11 @@ def is_finished(folder: Path) -> bool:
 
 
 def input_files(arguments: Any) -> dict[str, list[int]]:
-    """Size and time of change (ns) of the files that a run starts from, by path."""
+    """Stamps of the files that a run starts from, by path; one that is missing is told of where it is read."""
     paths = [Path(path) for path in (*arguments.particles_star_fname, arguments.map_fname_for_simulated_pretraining) if path]
     if arguments.finetune_checkpoint_dir:
         paths += sorted(Path(arguments.finetune_checkpoint_dir).glob("*/model.safetensors"))
-    found = {}
-    for path in paths:
-        with suppress(OSError):  # one that is missing is told of where it is read
-            found[str(path)] = [path.stat().st_size, path.stat().st_mtime_ns]
-    return found
+    return stamps(map(str, paths))
 
 
 def new_folder(save_dir: Path, settings: str, description: dict[str, Any]) -> Path:

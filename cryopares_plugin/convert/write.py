@@ -14,6 +14,7 @@ from cryopares_plugin.convert.optics import optics_table
 from cryopares_plugin.convert.rows import ParticleRows
 from cryopares_plugin.convert.stacks import convert_stack, file_of, is_mrc
 from cryopares_plugin.convert.star import lines, optics_block, table_head
+from cryopares_plugin.files import appearing
 
 logger = logging.getLogger(__name__)
 
@@ -99,19 +100,12 @@ def _write_rows(star: TextIO, rows: ParticleRows, columns: ParticleColumns, coun
 
 @contextmanager
 def _appearing(path: str) -> Iterator[TextIO]:
-    """A text file that has its name only when all of it is on disk."""
-    temporary = f"{path}.{os.getpid()}.tmp"
+    """A text file that has its name only when all of it is on disk. Raises UserError where it cannot be written."""
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with appearing(path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}). Make room there, or mend the folder's rights.") from error
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
 
 
 class Stacks:

@@ -146,7 +146,7 @@ class ProtCryoparesInfer(ProtCryoparesInferOutputs):
     def _problems(self) -> List[str]:
         """All that is wrong with the form, one sentence each."""
         request = self._request()
-        return [] if request is None else infer_problems(request) + self._machineProblems()
+        return [] if request is None else infer_problems(request) + self._machineProblems() + self._modelProblems()
 
     def _machineProblems(self) -> List[str]:
         found = gpu_problems(self)
@@ -155,13 +155,16 @@ class ProtCryoparesInfer(ProtCryoparesInferOutputs):
                 f"The particles are still coming: give at least {LEAST_THREADS} Scipion threads. One leads, one waits for "
                 "particles, and one works."
             )
-        training = self.inputModel.getObjValue()
-        if isinstance(training, Protocol) and training.isActive():
-            found.append(
-                f"'{training.getRunName()}' is still training the model. Schedule this run, which then waits for the end, or stop "
-                "the training to use what it has."
-            )
         return found
+
+    def _modelProblems(self) -> List[str]:
+        training = self.inputModel.getObjValue()
+        if not isinstance(training, Protocol) or not training.isActive():
+            return []
+        return [
+            f"'{training.getRunName()}' is still training the model. Schedule this run, which then waits for the end, or stop the "
+            "training to use what it has."
+        ]
 
     def _warnings(self) -> List[str]:
         request = self._request()

@@ -17,6 +17,7 @@ from cryopares_core.plots.readers import read_json
 from cryopares_plugin.batches import PUT_OUT, RESULTS
 from cryopares_plugin.convert.read_results import Found, copy_found, read_found
 from cryopares_plugin.convert.rows import ParticleRows
+from cryopares_plugin.files import appearing
 from cryopares_plugin.inference_record import write_whole
 from cryopares_plugin.protocols.protocol_infer_steps import FINISHED, RECONSTRUCTED, ProtCryoparesInferSteps
 from cryopares_plugin.resume import changed_fields, pointed_at
@@ -127,7 +128,8 @@ class ProtCryoparesInferOutputs(ProtCryoparesInferSteps):
             self._dropParticles()
         if changed or not self.reconstruct.get():
             self._dropMap()
-        record.write_text(json.dumps(asked), encoding="utf-8")
+        with appearing(str(record)) as file:
+            json.dump(asked, file)
 
     def _dropParticles(self) -> None:
         """Remove the particles of the outputs; their poses stay."""

@@ -7,18 +7,14 @@ from typing import Any, Dict, Iterator, List, Tuple
 import numpy as np
 from pwem.objects import Volume
 from pwem.protocols import EMProtocol
-from pyworkflow.exceptions import PyworkflowException
 from pyworkflow.protocol import ProtStreamingBase
 from pyworkflow.utils import cleanPath
 
-from cryopares_core.errors import UserError
-from cryopares_core.progress import Countdown
 from cryopares_plugin.batches import INPUT, RESULTS, Batches
-from cryopares_plugin.convert import write_particles
 from cryopares_plugin.convert.read_results import HALF_SET
 from cryopares_plugin.convert.rows import ParticleRows
-from cryopares_plugin.core_run import run_core
-from cryopares_plugin.volumes import write_map
+from cryopares_plugin.core_run import run_core, write_star
+from cryopares_plugin.volumes import half_map_files, write_map
 
 FINISHED, RECONSTRUCTED = "infer.json", "reconstruction.json"  # what each command writes last
 REFERENCE, HALF_REFERENCES, MASK = "reference.mrc", ("reference_half1.mrc", "reference_half2.mrc"), "mask.mrc"
@@ -88,7 +84,7 @@ class ProtCryoparesInferSteps(EMProtocol, ProtStreamingBase):
         batches = self._batches()
         star = batches.path(number, INPUT)
         if not os.path.isfile(star):
-            self._write(self.inputParticles.get(), star, seed=number, ids=batches.ids(number), poses=False)
+            write_star(self, self.inputParticles.get(), star, seed=number, ids=batches.ids(number), poses=False)
 
     def inferStep(self, number: int) -> None:
         """Poses of a batch; the core goes on where it was stopped."""
@@ -104,7 +100,7 @@ class ProtCryoparesInferSteps(EMProtocol, ProtStreamingBase):
             self.warning("There is no map: it needs particles of both half sets.")
             return
         star = self._getExtraPath("output_particles.star")
-        self._write(particles, star)
+        write_star(self, particles, star)
         words = ["--particles_star_fname", star, "--out_dir", self._mapFolder(), *self._reconstructArguments()]
         written_last = os.path.join(self._mapFolder(), RECONSTRUCTED)
         cleanPath(written_last)  # of an earlier start
@@ -126,18 +122,11 @@ class ProtCryoparesInferSteps(EMProtocol, ProtStreamingBase):
         found = {} if mask is None else {MASK: mask}
         if reference is None:
             return found
-        halves = [name for name in (reference.getHalfMaps() or "").split(",") if name]
+        halves = half_map_files(reference)
         if len(halves) != len(HALF_REFERENCES):
             return {**found, REFERENCE: reference}
         sampling_rate = reference.getSamplingRate()
         return {**found, **{name: _volume(path, sampling_rate) for name, path in zip(HALF_REFERENCES, halves)}}
-
-    def _write(self, particles: Any, star: str, **options: Any) -> None:
-        try:
-            done = write_particles(particles, star, progress=Countdown("Wrote", "particles", self.info), **options)
-        except UserError as error:
-            raise PyworkflowException(" ".join(error.problems)) from None
-        self.info(f"{star}: {done}")
 
     def _runCore(self, command: str, words: List[str], written_last: str) -> None:
         """Run a command of the core on the machine's parts that the form names."""

@@ -3,13 +3,11 @@
 import os
 from typing import Any, List
 
-from pyworkflow.exceptions import PyworkflowException
 from pyworkflow.protocol import params
 from pyworkflow.protocol.constants import LEVEL_ADVANCED
 
-from cryopares_core.errors import UserError
-from cryopares_core.progress import Countdown
-from cryopares_plugin.convert import particle_problems, particle_warnings, write_particles
+from cryopares_plugin.convert import particle_problems, particle_warnings
+from cryopares_plugin.core_run import write_star
 from cryopares_plugin.protocols.protocol_base import ProtCryoparesBase
 
 OPTIONS = ("n_epochs", "batch_size", "split_halfs", "compile_model", "overfit_batches", "val_check_interval")
@@ -51,12 +49,7 @@ class ProtCryoparesParticles(ProtCryoparesBase):
         self._runTraining(self._trainingArguments(), self._settings())
 
     def _convertParticles(self) -> None:
-        progress = Countdown("Wrote", "particles", self.info)
-        try:
-            done = write_particles(self.inputParticles.get(), self._starFile(), half_sets=self.split_halfs.get(), progress=progress)
-        except UserError as error:
-            raise PyworkflowException(" ".join(error.problems)) from None
-        self.info(f"{self._starFile()}: {done}")
+        write_star(self, self.inputParticles.get(), self._starFile(), half_sets=self.split_halfs.get())
 
     def _starFile(self) -> str:
         return self._getExtraPath("input_particles.star")

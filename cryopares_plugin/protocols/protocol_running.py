@@ -6,7 +6,6 @@ import signal
 import subprocess
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Iterator, List
 
 from pwem.protocols import EMProtocol
@@ -15,6 +14,7 @@ from pyworkflow.exceptions import PyworkflowException
 from cryopares_core.plots.records import read_run
 from cryopares_plugin import Plugin
 from cryopares_plugin.core_run import core_variables, new_error_file
+from cryopares_plugin.files import appearing
 from cryopares_plugin.keeper import protocol_lives, wait_for_earlier
 from cryopares_plugin.program import error_text, joined, kept, program
 from cryopares_plugin.resume import GOES_ON, STOPPED, is_begun, pointed_at, remove_unbegun
@@ -39,7 +39,8 @@ class ProtCryoparesRunning(EMProtocol):
         """
         wait_for_earlier(self._trainingLock(), self.info)
         if not is_begun(self.getRunDir()):
-            Path(self._inputsFile()).write_text(json.dumps(pointed_at(self, INPUTS)), encoding="utf-8")
+            with appearing(self._inputsFile()) as file:
+                json.dump(pointed_at(self, INPUTS), file)
         words = self._startOrContinue(arguments, settings)
         error_file = new_error_file(self, "cryopares_train")
         try:

@@ -9,7 +9,6 @@ from cryopares_core.plots.records import RunRecord, duration_text, half_line, se
 LOOK_EVERY_MS = 3000
 LARGEST_SHARE = 0.9  # of the screen
 DPI = 100
-DRAWN = ("*/metrics.jsonl", "*/simulation/metrics.jsonl", "*/validation.csv", "*/views.csv")
 
 
 class FigureWindow(tk.Toplevel):
@@ -23,6 +22,8 @@ class FigureWindow(tk.Toplevel):
     read : reads the run's record anew
     goes_on : whether the run was going on when the window was opened
     """
+
+    drawn_files: Tuple[str, ...] = ("*/metrics.jsonl", "*/simulation/metrics.jsonl", "*/validation.csv", "*/views.csv")
 
     def __init__(
         self,
@@ -69,15 +70,24 @@ class FigureWindow(tk.Toplevel):
 
     def _follow(self) -> None:
         """Read and draw when there is something new, then look again later."""
-        state = _state(self.folder)
+        state = self._files()
         if self.record is None or state != self._seen:
             self._seen, self.record = state, self.read()
             self.figure.clear()
             self.draw(self.figure, self.record)
             self.canvas.draw_idle()
             self.drawn += 1
-        self.status.configure(text=status_text(self.record, self.goes_on))
+        self.status.configure(text=self._told())
         self._timer = self.after(LOOK_EVERY_MS, self._follow)
+
+    def _files(self) -> Dict[str, int]:
+        """Changes when one of the files does that are drawn."""
+        paths = [path for pattern in self.drawn_files for path in Path(self.folder).glob(pattern)]
+        return {str(path): path.stat().st_mtime_ns for path in paths if path.exists()}
+
+    def _told(self) -> str:
+        """The line below the figure."""
+        return "" if self.record is None else status_text(self.record, self.goes_on)
 
 
 def status_text(record: RunRecord, goes_on: bool) -> str:
@@ -91,8 +101,3 @@ def status_text(record: RunRecord, goes_on: bool) -> str:
     elif left:
         lines.append(f"About {duration_text(left)} left. New epochs appear here by themselves.")
     return "\n".join(lines)
-
-
-def _state(folder: str) -> Dict[str, int]:
-    """Changes when one of the files does that are drawn."""
-    return {str(path): path.stat().st_mtime_ns for pattern in DRAWN for path in Path(folder).glob(pattern) if path.exists()}

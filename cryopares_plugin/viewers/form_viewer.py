@@ -1,7 +1,6 @@
 """The form that "Analyze results" opens: everything that is to be seen of a run, each with its eye."""
 
 import os
-import tkinter
 from dataclasses import replace
 from typing import Any, Callable, Dict, List
 
@@ -27,6 +26,7 @@ from cryopares_plugin.viewers.figure_window import FigureWindow
 from cryopares_plugin.viewers.model_viewer import ModelWindow
 from cryopares_plugin.viewers.pages import open_page, report_page
 from cryopares_plugin.viewers.picture_window import PictureWindow
+from cryopares_plugin.viewers.result_form import show_form
 from cryopares_plugin.viewers.tensorboard import TensorBoardWindow
 
 ALL = "all"
@@ -81,15 +81,8 @@ class CryoparesFormViewer(ProtocolViewer):
 
     def visualize(self, obj: Any, **kwargs: Any) -> None:
         """Open the form for a protocol or its model."""
-        from pyworkflow.gui.form import FormWindow  # only with a GUI: it can't be the first of the GUI's modules to be imported
-
         self.setProtocol(obj)
-        handlers = {item.name: self._visualizeParam for item in ITEMS}
-        master = kwargs.get("windows") or self.formWindow or _MainWindow()
-        self.formWindow = FormWindow(f"CryoPARES: {self._name()}", self, None, master, visualizeDict=handlers, visualizeMode=True)
-        self.showInfo, self.showError = self.formWindow.showInfo, self.formWindow.showError
-        self._tkRoot = self.formWindow.root
-        self.formWindow.show(center=True)
+        show_form(self, self._name(), [item.name for item in ITEMS], kwargs.get("windows"))
 
     # ---- the run
 
@@ -208,14 +201,3 @@ class CryoparesFormViewer(ProtocolViewer):
 
     def _say(self, text: str) -> None:
         self.showInfo(text, "CryoPARES")
-
-
-class _MainWindow:
-    """Scipion's first window, for a viewer that is opened without one: a form without a parent ends Scipion when it is closed."""
-
-    def __init__(self) -> None:
-        self._images: Dict[str, Any] = {}
-
-    def getRoot(self) -> Any:
-        """The window itself; made where there is none yet."""
-        return tkinter._default_root or tkinter.Tk()  # type: ignore[attr-defined]

@@ -17,11 +17,11 @@ from cryopares_core.plots.inference import (
 )
 from cryopares_plugin.inference_record import report_page, resolution_angs
 from cryopares_plugin.protocols import ProtCryoparesInfer
-from cryopares_plugin.viewers.form_viewer import _MainWindow
 from cryopares_plugin.viewers.infer_contents import INFER_ITEMS
 from cryopares_plugin.viewers.infer_window import InferenceWindow
 from cryopares_plugin.viewers.map_slices import draw_slices
 from cryopares_plugin.viewers.pages import open_page
+from cryopares_plugin.viewers.result_form import show_form
 
 NO_POSES = "No poses have been found yet. They appear here when those of the first batch are."
 NO_CALIBRATION = "The models have no calibration: confidence is the network's own, whose order counts more than its value."
@@ -54,14 +54,8 @@ class CryoparesInferViewer(ProtocolViewer):
 
     def visualize(self, obj: Any, **kwargs: Any) -> None:
         """Open the form for a protocol."""
-        from pyworkflow.gui.form import FormWindow  # only with a GUI: it can't be the first of the GUI's modules to be imported
-
         self.setProtocol(obj)
-        title, master = f"CryoPARES: {obj.getRunName()}", kwargs.get("windows") or self.formWindow or _MainWindow()
-        eyes = dict.fromkeys(self._getVisualizeDict(), self._visualizeParam)
-        form = FormWindow(title, self, None, master, visualizeDict=eyes, visualizeMode=True)
-        self.formWindow, self._tkRoot, self.showInfo, self.showError = form, form.root, form.showInfo, form.showError
-        form.show(center=True)
+        show_form(self, obj.getRunName(), [item.name for item in INFER_ITEMS], kwargs.get("windows"))
 
     # ---- what the eyes open
 
