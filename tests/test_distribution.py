@@ -1,6 +1,7 @@
 """Several processes train one model: as one process would, whoever starts them, and they end together."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from cryopares_core.errors import UserError
 from cryopares_core.training.distribution import start_processes
 
 REPOSITORY = Path(__file__).parents[1]
+TELL_THREADS = (str(Path(__file__).parent / "threads_at_end.py"),)
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 EPOCHS = ("--n_epochs", "2", "--split_halfs", "False")
 # Two processes draw other augmentations than one does: without them they compute the same numbers in another order.
@@ -39,11 +41,10 @@ def one_process(words, tmp_path_factory):
     return [folder / "version_0" for folder in folders]
 
 
-def start(words, launcher=(sys.executable,), **variables):
-    module = ["-m", "cryopares_train"]
+def start(words, launcher=(sys.executable,), program=("-m", "cryopares_train"), **variables):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **variables}
     return subprocess.Popen(
-        [*launcher, *module, *words],
+        [*launcher, *program, *words],
         cwd=REPOSITORY,
         env=environment,
         stdout=subprocess.PIPE,
@@ -95,8 +96,16 @@ def assert_same_step(folder, one_process):
             torch.testing.assert_close(first["network"][name], expected, rtol=1e-4, atol=1e-5)
 
 
+def assert_no_connections_left(told):
+    """A thread of theirs that Python's end finds at work aborts the process."""
+    threads = re.findall("Threads left: (.*)", told)
+    assert len(threads) == 2 and "python" in threads[0], told
+    assert "gloo" not in " ".join(threads)
+
+
 def test_two_processes_step_as_one(words, one_process, tmp_path):
-    told = output(start(words(tmp_path, "--devices", "2", *ONE_STEP, config=PLAIN)))
+    told = output(start(words(tmp_path, "--devices", "2", *ONE_STEP, config=PLAIN), program=TELL_THREADS))
+    assert_no_connections_left(told)
     assert told.count("2 processes train together") == 1 and told.count("Finished") == 1  # one of them speaks
     assert_same_step(tmp_path / "version_0", one_process[1])
     assert [path.name for path in tmp_path.iterdir()] == ["version_0"]
@@ -136,7 +145,8 @@ def test_what_is_wrong_is_told_once(words, tmp_path):
     text = Path(wrong[star]).read_text()
     wrong[star] = str(tmp_path / "wrong.star")
     Path(wrong[star]).write_text(text.replace("@Particles/", "@Missing/"))
-    told = output(start(wrong), code=2)
+    told = output(start(wrong, program=TELL_THREADS), code=2)
+    assert_no_connections_left(told)
     assert told.count("Error") == 1 and "Traceback" not in told
     assert not list(tmp_path.glob("version_*"))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
+import gc
 import logging
 import socket
 import warnings
@@ -30,7 +32,8 @@ from cryopares_core.training.watch import Diverged
 logger = logging.getLogger(__name__)
 LONGEST_WAIT = datetime.timedelta(hours=6)  # of one process for another: a large set may take long to prepare
 # Connections of runs that are over. Their last owner would else be DDP's reducer, which closes them while it holds Python's lock
-# and waits for a thread that needs that lock: now and then for ever.
+# and waits for a thread that needs that lock: now and then for ever. Nor may they last until Python ends: a thread of theirs that
+# then still asks for the lock aborts the process.
 _over: list[Any] = []
 T = TypeVar("T")
 
@@ -47,8 +50,19 @@ def processes(device: torch.device, devices: int | None) -> Iterator[Fabric]:
         # Connections that Python's end tears abort the process; those of GPUs may wait for a process that is gone.
         if torch.distributed.is_initialized() and (well or device.type == "cpu"):
             if device.type == "cpu":
-                _over.append(torch.distributed.group.WORLD)
+                _close_at_exit(torch.distributed.group.WORLD)
             torch.distributed.destroy_process_group()
+
+
+def _close_at_exit(connections: Any) -> None:
+    if not _over:
+        atexit.register(_close)
+    _over.append(connections)
+
+
+def _close() -> None:
+    gc.collect()  # the last reducers
+    _over.clear()  # their threads end here, while Python's lock is free
 
 
 def start_processes(device: torch.device, devices: int | None) -> Fabric:
