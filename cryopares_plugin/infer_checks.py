@@ -118,9 +118,9 @@ def infer_warnings(request: Request, project_path: str = ".") -> List[str]:
             "The pictures' amplitudes are CTF-corrected. Refinement would correct them once more, and the map counts them as they "
             "are: extract the particles again without correction."
         )
-    if (particles.isPhaseFlipped() or particles.isAmplitudeCorrected()) and files.needs_ctf():
+    elif particles.isAmplitudeCorrected() and files.needs_ctf():
         found.append(
-            "The pictures are CTF-corrected already, and the model corrects them once more. If it was not trained on pictures "
+            "The pictures' amplitudes are CTF-corrected, and the model corrects them once more. If it was not trained on pictures "
             "like these, extract the particles again without correction."
         )
     independent = request.policy == SAME_HALF and set(HALVES) <= set(files.cards)

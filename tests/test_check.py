@@ -21,13 +21,16 @@ from cryopares_core.particles.ctf import ctf_2d, ctf_tensors
 from cryopares_core.particles.prepare import complete_settings
 from cryopares_core.particles.preprocess import PreprocessSettings
 from cryopares_core.particles.star import read_particles
+from cryopares_core.particles.table import FLIPPED
 from cryopares_core.training.phases import Phases
 from cryopares_core.training.plan import Plan
 from cryopares_core.training.preflight import memory
+from cryopares_core.training.preflight.findings import Findings
 from cryopares_core.training.preflight.particles import view_doubts
 from cryopares_core.training.preflight.poses import look_at_poses
 from cryopares_core.training.preflight.sample import draw_sample, spread_rows
 from cryopares_core.training.preflight.times import duration
+from cryopares_core.training.preflight.verdicts import tell_of_pictures
 from cryopares_core.volumes.maps import read_map, write_map
 from cryopares_core.volumes.particle_rows import SimulationSettings
 from cryopares_core.volumes.phantom import phantom_map
@@ -196,19 +199,30 @@ def thinned(rows):
     return rows[(rows["rlnOpticsGroup"] == 1) | (np.arange(len(rows)) % 3 == 0)]
 
 
-def test_phases_that_were_flipped_before_are_told(tmp_path):
+def test_what_a_file_says_of_flipped_phases_is_checked(tmp_path):
     """At a pixel size that shows several zeros of the CTF."""
     box, pixel = 64, 3.0
     simulate_particles(phantom_map(box, pixel), pixel, tmp_path, SimulationSettings(n_particles=300, snr=0.3, seed=3))
     table, _ = read_particles(tmp_path / "particles.star")
+    said = replace(table, ctf=replace(table.ctf, corrected=np.full(300, FLIPPED)))
     plan = Plan(None, Config(), "C1", complete_settings(table, PreprocessSettings()), torch.device("cpu"), Phases())
-    sound = look_at_poses(draw_sample(table, plan), plan)
+
+    def looked(of):
+        sample, found = draw_sample(of, plan), Findings()
+        look = look_at_poses(sample, plan)
+        tell_of_pictures(found, sample, look, len(of))
+        return look, " ".join(line.text for line in found.lines if line.level == "Warning")
+
+    (sound, nothing), (wrong, told_wrong) = looked(table), looked(said)
     with mrcfile.open(table.stack_paths[0], "r+") as stack:
         transfer = ctf_2d(ctf_tensors(table.ctf), pixel, box)
         flipped = torch.fft.rfft2(torch.from_numpy(stack.data.copy())) * torch.where(transfer < 0, -1.0, 1.0)
         stack.data[:] = torch.fft.irfft2(flipped, s=(box, box)).numpy()
-    damaged = look_at_poses(draw_sample(table, plan), plan)
-    assert sound.flipped_z < -6 and damaged.flipped_z > 6
+    (known, also_nothing), (unsaid, told_unsaid) = looked(said), looked(table)
+    assert max(sound.flipped_z, known.flipped_z) < -6 and min(wrong.flipped_z, unsaid.flipped_z) > 6
+    assert nothing == also_nothing == "" and known.fit.z == pytest.approx(sound.fit.z, rel=0.02)
+    assert "they seem not to be" in told_wrong and "rlnCtfDataArePhaseFlipped to 0" in told_wrong
+    assert "would be flipped twice" in told_unsaid and "rlnCtfDataArePhaseFlipped to 1" in told_unsaid
 
 
 def test_everything_that_training_refuses_is_told_at_once(copied, capsys):

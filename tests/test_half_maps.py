@@ -18,7 +18,7 @@ from cryopares_core.particles.ctf import CtfTensors, ctf_2d, ctf_tensors
 from cryopares_core.particles.ctf_at import CtfAt
 from cryopares_core.particles.stacks import read_images
 from cryopares_core.particles.star import read_particles
-from cryopares_core.particles.text import to_text
+from cryopares_core.particles.table import FLIPPED, MULTIPLIED
 from cryopares_core.volumes import half_maps
 from cryopares_core.volumes.fourier_sums import FourierSums
 from cryopares_core.volumes.half_maps import reconstruct_half_maps
@@ -63,8 +63,8 @@ def with_pictures(table, pictures, path):
     return dataclasses.replace(table, stack_paths=[str(path)], stack_id=np.zeros(n, np.int32), slice_id=np.arange(n))
 
 
-def with_flag(table, name):
-    return dataclasses.replace(table, optics=table.optics.assign(**{name: to_text([1] * len(table.optics))}))
+def corrected_before(table, kind):
+    return dataclasses.replace(table, ctf=dataclasses.replace(table.ctf, corrected=np.full(len(table), kind)))
 
 
 def test_the_map_that_the_pictures_show(found, truth):
@@ -145,13 +145,13 @@ def test_ctf_at_frequencies_is_the_ctf():
     torch.testing.assert_close(CtfAt(frequencies)(ctf).view(40, 64, 33), ctf_2d(ctf, 1.5, 64), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied"])
-def test_pictures_that_were_corrected_before(table, found, truth, tmp_path, name):
+@pytest.mark.parametrize("kind", [FLIPPED, MULTIPLIED])
+def test_pictures_that_were_corrected_before(table, found, truth, tmp_path, kind):
     pictures = torch.from_numpy(read_images(table, np.arange(len(table))))
     ctf = ctf_2d(ctf_tensors(table.ctf), PIXEL, SIZE)
-    factor = torch.where(ctf < 0, -1.0, 1.0) if "Flipped" in name else ctf
+    factor = torch.where(ctf < 0, -1.0, 1.0) if kind == FLIPPED else ctf
     corrected = torch.fft.irfft2(torch.fft.rfft2(pictures) * factor, s=(SIZE, SIZE)).numpy()
-    changed = with_flag(with_pictures(table, corrected, tmp_path / "corrected.mrcs"), name)
+    changed = corrected_before(with_pictures(table, corrected, tmp_path / "corrected.mrcs"), kind)
     assert likeness(reconstruct_half_maps(changed).volume, found.volume)[: SIZE // 2 - 3].min() > 0.99
     unsaid = with_pictures(table, corrected, tmp_path / "corrected.mrcs")
     assert likeness(reconstruct_half_maps(unsaid).volume, truth)[: SIZE // 2 - 3].min() < 0.9

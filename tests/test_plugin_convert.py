@@ -409,11 +409,11 @@ def test_the_form_warns_of_what_is_hardly_meant(truth: ParticleTable, tmp_path: 
     its_acquisition = acquisition(truth, 0)
     its_acquisition.opticsGroupInfo.set(RELIONS_OPTICS)
     particles = new_set(tmp_path / "p.sqlite", one_view, {0: its_acquisition})
-    particles.setIsPhaseFlipped(True)
+    particles.setIsAmplitudeCorrected(True)
     particles.getAcquisition().opticsGroupInfo.set(RELIONS_OPTICS)
     told = particle_warnings(particles)
     for words in (
-        "phase-flipped already",
+        "amplitudes are CTF-corrected already",
         "130 particles are few",
         "one direction",
         "2 different microscopes",

@@ -388,7 +388,12 @@ def test_half_maps_that_are_not_independent_are_told_of(run, scipions):
     for policy in ("both", "one_model"):
         told = infer_warnings(request_of(run, scipions, policy=policy, reconstruct=True))
         assert len(told) == 1 and "not independent" in told[0]
+
+
+def test_only_what_the_core_cannot_know_is_warned_of(run, scipions):
     scipions.setIsPhaseFlipped(True)
+    assert infer_warnings(request_of(run, scipions)) == []
+    scipions.setIsAmplitudeCorrected(True)
     assert "corrects them once more" in infer_warnings(request_of(run, scipions))[0]
 
 

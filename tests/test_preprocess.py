@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,12 @@ import torch
 from cryopares_core.geometry.rotations import random_rotations
 from cryopares_core.particles.ctf import CtfTensors, ctf_2d
 from cryopares_core.particles.preprocess import Preprocessor, PreprocessSettings, circular_mask, normalise_background
+from cryopares_core.particles.table import AS_TAKEN, FLIPPED, MULTIPLIED
+from cryopares_core.volumes.expected import ExpectedPictures
 from cryopares_core.volumes.maps import resample_map
 from cryopares_core.volumes.phantom import phantom_map
 from cryopares_core.volumes.project import Projector
+from cryopares_core.volumes.simulate import simulate_pictures
 
 
 def ctf_of(count: int, defocus_angs: float = 15000.0) -> CtfTensors:
@@ -85,6 +90,37 @@ def test_phase_flip_makes_every_contrast_positive() -> None:
     both = prepare(taken, ctf_mode="concat_phase_flip")
     assert both.shape == (4, 2, size, size)
     assert torch.equal(both[:, :1], prepare(taken)) and torch.equal(both[:, 1:], prepare(taken, ctf_mode="phase_flip"))
+
+
+def as_they_came(pictures: torch.Tensor, ctf: CtfTensors) -> torch.Tensor:
+    """Pictures as taken, after somebody has corrected them as `ctf` says: of three kinds in one batch."""
+    planes = ctf_2d(ctf, 2.0, pictures.shape[-1])
+    factor = ctf.where(torch.ones_like(planes), torch.where(planes < 0, -1.0, 1.0), planes)
+    return torch.fft.irfft2(torch.fft.rfft2(pictures) * factor, s=pictures.shape[-2:])
+
+
+@pytest.mark.parametrize("target", [2.0, 3.1])
+@pytest.mark.parametrize("mode", ["phase_flip", "concat_phase_flip", "ctf_multiply"])
+def test_nothing_is_corrected_twice(mode: str, target: float) -> None:
+    ctf = replace(ctf_of(6), corrected=torch.tensor([AS_TAKEN, FLIPPED, MULTIPLIED] * 2))
+    pictures, prepare = noise(6, 63), Preprocessor(PreprocessSettings(target, 40, mode, 30.0))
+    as_taken = prepare(pictures, replace(ctf, corrected=None), 2.0, torch.zeros(6, 2))
+    found = prepare(as_they_came(pictures, ctf), ctf, 2.0, torch.zeros(6, 2))
+    same = slice(None) if mode == "ctf_multiply" else ctf.corrected != MULTIPLIED
+    torch.testing.assert_close(found[same], as_taken[same], atol=2e-3, rtol=0)
+    assert similarity(found[:, -1], as_taken[:, -1]) > 0.8, "phases are the same, whatever was multiplied"
+
+
+@pytest.mark.parametrize("mode", ["none", "phase_flip", "concat_phase_flip", "ctf_multiply"])
+def test_what_is_left_of_the_ctf_is_known_however_pictures_came(mode: str) -> None:
+    volume, poses = torch.from_numpy(phantom_map(48, 3.0)), random_rotations(6, torch.Generator().manual_seed(1)).float()
+    ctf = replace(ctf_of(6, 40000.0), corrected=torch.tensor([AS_TAKEN, FLIPPED, MULTIPLIED] * 2))
+    settings = PreprocessSettings(3.0, 48, mode)
+    raw, centred = simulate_pictures(Projector(volume), poses, ctf, torch.zeros(6, 2), 3.0), torch.zeros(6, 2)
+    found = Preprocessor(settings)(raw, ctf, 3.0, centred)
+    expected, disc = ExpectedPictures(volume, settings, ctf)(torch.arange(6), poses), circular_mask(48, 20) > 0
+    for channel in range(settings.channels):
+        assert similarity(found[:, channel][:, disc], expected[:, channel][:, disc]) > 0.99
 
 
 def test_ctf_is_that_of_the_original_sampling() -> None:

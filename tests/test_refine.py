@@ -25,13 +25,11 @@ from cryopares_core.inference.slices import SliceTable
 from cryopares_core.particles.ctf import ctf_2d, ctf_tensors
 from cryopares_core.particles.stacks import read_images
 from cryopares_core.particles.star import read_particles
-from cryopares_core.particles.table import ParticleTable
-from cryopares_core.particles.text import to_text
+from cryopares_core.particles.table import FLIPPED, MULTIPLIED, ParticleTable
 from cryopares_core.volumes.maps import read_map, resample_map, write_stack
 from cryopares_core.volumes.particle_rows import SimulationSettings
 from cryopares_core.volumes.phantom import phantom_map
 from cryopares_core.volumes.simulate import simulate_particles
-from cryopares_core.volumes.transfers import FLIPPED, MULTIPLIED
 
 BOX, APIX = 32, 8.0
 SETTINGS = RefineSettings(resolution_angs=18.0)
@@ -233,18 +231,17 @@ def test_ctfs_matter(tmp_path: Path, reference: Reference) -> None:
     assert seen.score.mean() > ignored.score.mean() + 0.1
 
 
-@pytest.mark.parametrize("name", [FLIPPED, MULTIPLIED])
-def test_pictures_that_were_corrected_before(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("kind", [FLIPPED, MULTIPLIED])
+def test_pictures_that_were_corrected_before(tmp_path: Path, kind: int) -> None:
     volume = phantom_map(48, 5.0)
     far = SimulationSettings(n_particles=60, snr=5, seed=4, defocus_min_angs=40_000, defocus_max_angs=60_000)
     simulate_particles(volume, 5.0, tmp_path, far)
     table, settings = read(tmp_path), RefineSettings(resolution_angs=11.0)
     ctf = ctf_2d(ctf_tensors(table.ctf), 5.0, 48)
-    factor = torch.where(ctf < 0, -1.0, 1.0) if name == FLIPPED else ctf
+    factor = torch.where(ctf < 0, -1.0, 1.0) if kind == FLIPPED else ctf
     pictures = torch.fft.rfft2(torch.from_numpy(read_images(table, np.arange(len(table)))))
     write_stack(table.stack_paths[0], torch.fft.irfft2(pictures * factor, s=(48, 48)).float().numpy(), 5.0)
-    assert table.optics is not None
-    said = replace(table, optics=table.optics.assign(**{name: to_text([1] * len(table.optics))}))
+    said = replace(table, ctf=replace(table.ctf, corrected=np.full(len(table), kind)))
     tried = [refine_poses(one, both(Reference(volume, 5.0)), *starts(table, 4.0), settings) for one in (said, table)]
     known, unknown = (np.median(errors(refined, table)[0]) for refined in tried)
     assert known < 0.8 * unknown and tried[0].score.mean() > tried[1].score.mean()

@@ -8,6 +8,7 @@ import starfile
 from cryopares_core.errors import UserError
 from cryopares_core.particles.stacks import read_images
 from cryopares_core.particles.star import read_particles
+from cryopares_core.particles.table import AS_TAKEN, FLIPPED, MULTIPLIED
 
 
 @pytest.fixture
@@ -181,6 +182,22 @@ def test_several_files_keep_their_optics_apart(tiny):
     assert set(two.particles["rlnOpticsGroup"][200:]) == {"3", "4"}
     np.testing.assert_array_equal(two.ctf.voltage_kv[200:], one.ctf.voltage_kv)
     np.testing.assert_array_equal(read_images(two, np.array([250])), read_images(one, np.array([50])))
+
+
+def test_what_was_done_to_pictures_is_known_by_optics_group(tiny, tmp_path):
+    table, _ = read_particles(tiny / "particles.star")
+    group = table.particles["rlnOpticsGroup"].astype(str).to_numpy()
+
+    def read(**flags):
+        starfile.write({"optics": table.optics.assign(**flags), "particles": table.particles}, tmp_path / "x.star", overwrite=True)
+        return read_particles(tmp_path / "x.star", tiny)[0].ctf.corrected
+
+    assert not read().any()
+    flipped, multiplied = {"rlnCtfDataArePhaseFlipped": [1, 0]}, {"rlnCtfDataAreCtfPremultiplied": [0, 1]}
+    assert (read(**flipped) == np.where(group == "1", FLIPPED, AS_TAKEN)).all()
+    assert (read(**flipped, **multiplied) == np.where(group == "1", FLIPPED, MULTIPLIED)).all()
+    with pytest.raises(UserError, match=r"rlnCtfDataArePhaseFlipped = '7'.*between 0 and 1"):
+        read(rlnCtfDataArePhaseFlipped=[7, 0])
 
 
 def test_one_optics_group_needs_no_column(tiny, tmp_path):

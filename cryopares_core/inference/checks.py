@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from cryopares_core.config.model_fit import disc_radius_angs, misfits
 from cryopares_core.config.point_groups import group_name
 from cryopares_core.model.storage import ModelCard
-from cryopares_core.particles.table import ParticleTable
-
-FLIPPED = ("rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied")
+from cryopares_core.particles.table import MULTIPLIED, ParticleTable
 
 
 def symmetry_problems(expected: str | None, card: ModelCard) -> list[str]:
@@ -35,13 +31,16 @@ def mask_radius_angs(card: ModelCard) -> float:
 
 
 def _corrected_before(table: ParticleTable, card: ModelCard) -> list[str]:
-    """Pictures whose CTF is corrected already, for a model that expects to see it."""
-    if table.optics is None or card.preparation.ctf_mode == "none":
-        return []
-    for name in FLIPPED:
-        if name in table.optics and (np.asarray(table.optics[name].astype(str)) == "1").any():
-            return [
-                f"The pictures are CTF-corrected already ({name} 1 in data_optics), and the model corrects them once more. "
-                "If it was not trained on pictures like these, extract the particles again without correction."
-            ]
+    """Pictures whose CTF was corrected in a way that preparation does not make good for this model."""
+    mode, corrected = card.preparation.ctf_mode, table.ctf.corrected
+    if mode == "none" and corrected.any():
+        return [
+            "The pictures came CTF-corrected (data_optics says so), and the model looks at pictures as they come. If it was not "
+            "trained on pictures like these, extract the particles again without correction."
+        ]
+    if mode != "ctf_multiply" and (corrected == MULTIPLIED).any():
+        return [
+            "The pictures came multiplied by their CTFs (rlnCtfDataAreCtfPremultiplied), which weakens what this model was trained "
+            "to see. If it was not trained on pictures like these, extract the particles again without correction."
+        ]
     return []

@@ -15,7 +15,6 @@ from cryopares_core.inference.models import TrainedModel
 from cryopares_core.model.modes import Modes
 from cryopares_core.particles.ctf import CtfTensors
 from cryopares_core.training.calibration import Signs
-from cryopares_core.volumes.expected import Before
 from cryopares_core.volumes.picture_fit import fit_to_own_map
 
 logger = logging.getLogger(__name__)
@@ -45,11 +44,11 @@ class Judge:
                     model.folder,
                 )
 
-    def __call__(self, modes: Modes, pictures: Tensor, ctf: CtfTensors, before: Before | None = None) -> Judged:
-        """Modes `(b, k)` of prepared pictures `(b, c, s, s)`, sorted by confidence. `before` is as in `prepared_transfer`."""
+    def __call__(self, modes: Modes, pictures: Tensor, ctf: CtfTensors) -> Judged:
+        """Modes `(b, k)` of prepared pictures `(b, c, s, s)`, sorted by confidence."""
         stated = modes.mass.double().cpu().numpy()
         eulers_degs = matrix_to_euler_degs(modes.poses.double()).cpu().numpy()
-        fits = [None if look is None or not ctf.known else look(pictures, ctf, modes.poses, before) for look in self.comparisons]
+        fits = [None if look is None or not ctf.known else look(pictures, ctf, modes.poses) for look in self.comparisons]
         fits_there = [None if fit is None else fit.double().cpu().numpy() for fit in fits]
         confidence, near = self._probabilities(stated, eulers_degs, fits_there)
         known = [fit for fit in fits_there if fit is not None]

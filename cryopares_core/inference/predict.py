@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from cryopares_core.model.prediction import PosePredictor
 from cryopares_core.model.storage import ModelCard
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.training.phases import Phases
-from cryopares_core.volumes.transfers import Corrected
 
 Progress = Callable[[int, int], None]
 MOST_ON_PROCESSOR = 32  # pictures: more at once are no faster there, and take their memory
@@ -122,7 +120,6 @@ class ShardPredictor:
         phases: Phases,
     ):
         self.table, self.team, self.device, self.settings, self.phases = table, assignment.team, device, settings, phases
-        self.corrected = Corrected(table)
         at_work = {number: [models[name] for name in assignment.teams[number]] for number in np.unique(assignment.team).tolist()}
         self.card = next(iter(at_work.values()))[0].card
         self.predictors = {
@@ -172,8 +169,7 @@ class ShardPredictor:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
         with self.phases("confidence"):
-            before = partial(self.corrected.before, indices=torch.from_numpy(batch.indices[rows]))
-            return self.judges[number](modes, pictures, batch.ctf.chosen(places, self.device), before)
+            return self.judges[number](modes, pictures, batch.ctf.chosen(places, self.device))
 
 
 def _nothing(count: int, top_k: int) -> Found:

@@ -17,7 +17,6 @@ from cryopares_core.particles.ctf import ctf_tensors
 from cryopares_core.particles.stacks import read_images
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.particles.usable import usable
-from cryopares_core.volumes.transfers import Corrected
 
 BLOCK_BYTES = 32_000_000
 LARGEST_BLOCK = 512
@@ -75,7 +74,6 @@ class PictureSource:
 
     def __init__(self, table: ParticleTable, resolution_angs: float, use_ctf: bool, device: torch.device):
         self.table, self.use_ctf, self.device = table, use_ctf, device
-        self._corrected = Corrected(table)
         kinds = {(int(box), float(pixel)) for box, pixel in zip(table.image_size_px, table.pixel_size_angs, strict=True)}
         self._frequencies = {kind: Frequencies(*kind, resolution_angs, device) for kind in sorted(kinds)}
 
@@ -128,9 +126,8 @@ class PictureSource:
         frequencies = self._frequencies[int(self.table.image_size_px[first]), float(self.table.pixel_size_angs[first])]
         values = frequencies.spectra(torch.from_numpy(block.pictures).to(self.device, non_blocking=True))
         if self.use_ctf:
-            ctf = frequencies.ctf(ctf_tensors(self.table.ctf, block.indices, self.device))
-            before = self._corrected.before(ctf, torch.from_numpy(block.indices))
-            ctf = ctf if before is None else ctf * before
+            known = ctf_tensors(self.table.ctf, block.indices, self.device)
+            ctf = known.in_pictures(frequencies.ctf(known))
         else:
             ctf = torch.ones_like(values[:, 0])
         return Spectra(frequencies, values, ctf)

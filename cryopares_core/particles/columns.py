@@ -7,7 +7,7 @@ import pandas as pd
 
 from cryopares_core.particles.mrc import LARGEST_SIDE_PX
 from cryopares_core.particles.starblocks import SHOWN, StarBlocks
-from cryopares_core.particles.table import ANGLES, CtfParameters
+from cryopares_core.particles.table import ANGLES, FLIPPED, MULTIPLIED, CtfParameters
 from cryopares_core.particles.text import TextArray, to_floats
 
 DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
@@ -24,7 +24,10 @@ LIMITS = {
     "rlnDetectorPixelSize": ("the detector's pixel size", "µm", 0.01, 1000),
     "rlnMagnification": ("the magnification", "", 1, LARGEST),
     "rlnImageSize": ("the picture's side", "px", 1, LARGEST_SIDE_PX),
+    "rlnCtfDataArePhaseFlipped": ("it", "", 0, 1),
+    "rlnCtfDataAreCtfPremultiplied": ("it", "", 0, 1),
 }
+FLAGS = ("rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied")
 CTF_REMEDY = "Estimate the CTF, or train without it: --config datamanager.particlesDataset.ctf_correction=none."
 
 
@@ -154,6 +157,7 @@ def shifts(blocks: StarBlocks, pixel_size_angs: np.ndarray, warnings: list[str])
 
 def ctf_parameters(blocks: StarBlocks, rows: np.ndarray | None, needed: bool) -> CtfParameters:
     """CTF parameters of each particle. Where they are not needed and not all there, all are 0."""
+    corrected = _corrected(blocks, rows)
     nothing, problems_before = np.zeros(len(blocks.particles)), len(blocks.problems)
     columns = [numbers(blocks, name, CTF_REMEDY) for name in DEFOCUS]
     columns += [of_optics(blocks, name, rows) for name in MICROSCOPE]
@@ -163,9 +167,17 @@ def ctf_parameters(blocks: StarBlocks, rows: np.ndarray | None, needed: bool) ->
     phase_shift = numbers(blocks, "rlnPhaseShift")
     if not needed and len(blocks.problems) > problems_before:
         del blocks.problems[problems_before:]
-        return CtfParameters(*[nothing] * 7)
-    filled = [nothing if column is None else column for column in (*columns, phase_shift)]
+        return CtfParameters(*[*[nothing] * 7, corrected])
+    filled = [nothing if column is None else column for column in (*columns, phase_shift, corrected)]
     return CtfParameters(*filled)
+
+
+def _corrected(blocks: StarBlocks, rows: np.ndarray | None) -> np.ndarray:
+    """What was done to each picture `(n,)`, as in `CtfParameters`; what was multiplied by its CTF has its phases flipped too."""
+    flipped, multiplied = (of_optics(blocks, name, rows) for name in FLAGS)
+    nothing = np.zeros(len(blocks.particles))
+    done = nothing if flipped is None else np.where(flipped == 1, float(FLIPPED), nothing)
+    return done if multiplied is None else np.where(multiplied == 1, float(MULTIPLIED), done)
 
 
 def half_sets(blocks: StarBlocks, split_halfs: bool, warnings: list[str], seed: int = 0) -> np.ndarray:

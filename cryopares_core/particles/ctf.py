@@ -8,16 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_ctf import calculate_ctf_2d
+
+from cryopares_core.particles.table import AS_TAKEN, FLIPPED
 
 ANGS_PER_MICROMETRE = 1e4
 
 
 @dataclass(frozen=True)
 class CtfTensors:
-    """The CTF parameters of a batch, each `(b,)` float32 on one device; names and units as in `CtfParameters`."""
+    """The CTF parameters of a batch, each `(b,)` float32 on one device; names and units as in `CtfParameters`.
+
+    `corrected` is None where all pictures are as taken: nothing has to be asked of the device then.
+    """
 
     defocus_u_angs: Tensor
     defocus_v_angs: Tensor
@@ -26,6 +32,7 @@ class CtfTensors:
     cs_mm: Tensor
     amplitude_contrast: Tensor
     phase_shift_deg: Tensor
+    corrected: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.defocus_u_angs)
@@ -37,14 +44,34 @@ class CtfTensors:
 
     def chosen(self, indices: Tensor, device: torch.device | str = "cpu") -> CtfTensors:
         """Those of some indices `(k,)`, on a device."""
-        return CtfTensors(*(getattr(self, field.name)[indices].to(device) for field in fields(self)))
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return _of_columns({name: column[indices].to(device) for name, column in columns.items() if column is not None})
+
+    def where(self, as_taken: Tensor, flipped: Tensor | float, multiplied: Tensor | float) -> Tensor:
+        """Of values `(b, …)` for each particle those that fit how its picture came."""
+        if self.corrected is None:
+            return as_taken
+        kind = self.corrected.view(-1, *[1] * (as_taken.ndim - 1)).to(as_taken.device)
+        return torch.where(kind == AS_TAKEN, as_taken, torch.where(kind == FLIPPED, flipped, multiplied).to(as_taken))
+
+    def in_pictures(self, planes: Tensor) -> Tensor:
+        """What the CTFs, `planes` `(b, …)`, are like in the pictures as they came: absolute values where phases were flipped,
+        squares where pictures were multiplied by them.
+        """
+        return planes if self.corrected is None else self.where(planes, planes.abs(), planes.square())
+
+
+def _of_columns(columns: dict[str, Tensor]) -> CtfTensors:
+    return CtfTensors(**columns)
 
 
 def ctf_tensors(ctf: Any, indices: Any = slice(None), device: torch.device | str = "cpu") -> CtfTensors:
     """Particles `indices` of any object with the fields of `CtfTensors` (arrays of one length), as tensors."""
     columns = {field.name: getattr(ctf, field.name)[indices] for field in fields(CtfTensors)}
+    if not np.any(columns["corrected"]):
+        del columns["corrected"]
     # Columns of a data frame may be read-only, which tensors cannot be: they are copied.
-    return CtfTensors(**{name: torch.tensor(c, dtype=torch.float32, device=device) for name, c in columns.items()})
+    return _of_columns({name: torch.tensor(c, dtype=torch.float32, device=device) for name, c in columns.items()})
 
 
 def ctf_2d(ctf: CtfTensors, pixel_size_angs: float, image_size_px: int) -> Tensor:

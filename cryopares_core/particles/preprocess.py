@@ -38,10 +38,25 @@ class PreprocessSettings:
         """Channels of a prepared picture: as taken and phase-flipped when both are wanted, else one."""
         return 2 if self.ctf_mode == "concat_phase_flip" else 1
 
-    def transfer(self, ctf: Tensor) -> Tensor:
-        """What is left of the CTF `(b, n, n // 2 + 1)` in the channels of prepared pictures: `(b, c, n, n // 2 + 1)`."""
-        left = {"none": [ctf], "phase_flip": [ctf.abs()], "concat_phase_flip": [ctf, ctf.abs()], "ctf_multiply": [ctf.square()]}
-        return torch.stack(left[self.ctf_mode], dim=1)
+    def transfer(self, ctf: CtfTensors, planes: Tensor) -> Tensor:
+        """What is left of the CTFs, `planes` `(b, n, m)`, in the channels of prepared pictures: `(b, c, n, m)`."""
+        came = ctf.in_pictures(planes)
+        return torch.stack([came if factor is None else came * factor for factor in self.corrections(ctf, planes)], dim=1)
+
+    def corrections(self, ctf: CtfTensors, planes: Tensor) -> list[Tensor | None]:
+        """What the transforms of pictures, as they came, are multiplied by in each channel, like `planes`; None for nothing.
+
+        Whatever was done to pictures before, their phases end as the mode has them, and nothing is done twice.
+        """
+        if self.ctf_mode == "none":
+            return [None]
+        if self.ctf_mode == "ctf_multiply":
+            return [planes if ctf.corrected is None else ctf.where(planes, planes.abs(), 1.0)]
+        signs = torch.where(planes < 0, -1.0, 1.0)
+        flipping = ctf.where(signs, 1.0, 1.0)
+        if self.ctf_mode == "phase_flip":
+            return [flipping]
+        return [None if ctf.corrected is None else ctf.where(torch.ones_like(signs), signs, signs), flipping]
 
     def target_sampling(self, pixel_size_angs: float) -> float:
         """Pixel size of the prepared pictures, Å."""
@@ -80,14 +95,10 @@ class Preprocessor:
         return normalise_background(pictures, synthesis.background) * synthesis.known
 
     def _corrected(self, spectra: Tensor, ctf: CtfTensors, synthesis: _Synthesis) -> list[Tensor]:
-        mode = self.settings.ctf_mode
-        if mode == "none":
+        if self.settings.ctf_mode == "none":
             return [spectra]
-        transfer = ctf_2d(ctf, synthesis.cropped_pixel_angs, synthesis.cropped)
-        if mode == "ctf_multiply":
-            return [spectra * transfer]
-        flipped = spectra * torch.where(transfer < 0, -1.0, 1.0)
-        return [spectra, flipped] if mode == "concat_phase_flip" else [flipped]
+        planes = ctf_2d(ctf, synthesis.cropped_pixel_angs, synthesis.cropped)
+        return [spectra if factor is None else spectra * factor for factor in self.settings.corrections(ctf, planes)]
 
     def _synthesis_for(self, images: Tensor, pixel_size_angs: float) -> _Synthesis:
         key = (images.shape[-1], float(pixel_size_angs), images.device)

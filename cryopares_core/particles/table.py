@@ -12,12 +12,16 @@ import pandas as pd
 
 from cryopares_core.particles.starwrite import write_tables
 
+AS_TAKEN, FLIPPED, MULTIPLIED = 0, 1, 2
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 
 
 @dataclass(frozen=True)
 class CtfParameters:
-    """CTF parameters of n particles, each `(n,)` float64. Defocus is positive for underfocus."""
+    """CTF parameters of n particles, each `(n,)` float64. Defocus is positive for underfocus.
+
+    `corrected` says how the pictures came: as taken (0), with their phases flipped (1), multiplied by their CTFs (2).
+    """
 
     defocus_u_angs: np.ndarray
     defocus_v_angs: np.ndarray
@@ -26,6 +30,7 @@ class CtfParameters:
     cs_mm: np.ndarray
     amplitude_contrast: np.ndarray
     phase_shift_deg: np.ndarray
+    corrected: np.ndarray
 
     def subset(self, indices: np.ndarray) -> CtfParameters:
         return CtfParameters(*(getattr(self, item.name)[indices] for item in fields(self)))

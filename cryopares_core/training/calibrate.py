@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from cryopares_core.plots.records import VALIDATION_COLUMNS
 from cryopares_core.training.calibration import FILE, Calibration, Signs, model_checksum, parse_calibration, write_calibration
 from cryopares_core.training.calibration_fit import fit_calibration
 from cryopares_core.volumes.picture_fit import fit_to_own_map
-from cryopares_core.volumes.transfers import Corrected
 
 logger = logging.getLogger(__name__)
 BATCH = 64
@@ -35,7 +33,6 @@ def calibrate_half_set(
     ctf: CtfTensors,
     ids: np.ndarray,
     device: torch.device,
-    corrected: Corrected | None = None,
 ) -> Calibration | None:
     """Find the poses of particles held out with the model of a half set, and write how far it may be trusted: `calibration.json`.
 
@@ -44,7 +41,6 @@ def calibrate_half_set(
     folder : of the half set, with its best model, and the map of its training particles if they make one
     images, eulers_degs, ctf : prepared pictures `(n, c, s, s)`, known angles `(n, 3)` and CTFs of all particles of the run
     ids : which of them were held out
-    corrected : which of them came with their CTFs corrected
 
     Returns None, and writes nothing, where there are too few.
     """
@@ -60,8 +56,7 @@ def calibrate_half_set(
         poses.append(modes.poses[:, 0].cpu())
         stated.append(modes.mass[:, 0].cpu())
         if compare is not None and ctf.known:
-            before = None if corrected is None else partial(corrected.before, indices=part)
-            fits.append(compare(pictures, ctf.chosen(part, device), modes.poses, before)[:, 0].cpu())
+            fits.append(compare(pictures, ctf.chosen(part, device), modes.poses)[:, 0].cpu())
     found = torch.cat(poses).double()
     truth = euler_degs_to_matrix(eulers_degs[ids].double())
     error_degs = pose_error_degs(found, truth, point_group(card.symmetry).matrices).numpy()

@@ -30,7 +30,6 @@ from cryopares_core.training.pretraining import SIMULATED, SimulatedMap, Simulat
 from cryopares_core.training.records import ValidationRecords
 from cryopares_core.training.starting_map import KnownParticles, StartingMap, make_starting_map
 from cryopares_core.volumes.maps import write_map
-from cryopares_core.volumes.transfers import Corrected
 
 logger = logging.getLogger(__name__)
 SIMULATION = "simulation"  # the folder of the views that come before the particles
@@ -107,8 +106,8 @@ def _calibrate(plan: Plan, particles: Particles, half: HalfSet) -> None:
     with plan.phases("calibration"):
         if plan.fabric.is_global_zero and not is_calibrated(half.folder):  # a run that goes on has half sets behind it
             table, ctf = particles.table, particles.known.ctf
-            angles, corrected = torch.from_numpy(table.eulers_deg), Corrected(table)
-            calibrate_half_set(half.folder, particles.images, angles, ctf, half.val_ids, plan.device, corrected)
+            angles = torch.from_numpy(table.eulers_deg)
+            calibrate_half_set(half.folder, particles.images, angles, ctf, half.val_ids, plan.device)
         plan.fabric.barrier()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -35,15 +33,8 @@ class ExpectedPictures:
         return prepared_transfer(self.settings, self.ctf, ids)
 
 
-Before = Callable[[Tensor], Tensor | None]
-
-
-def prepared_transfer(settings: PreprocessSettings, ctf: CtfTensors, ids: Tensor, before: Before | None = None) -> Tensor:
-    """What a map's slices are multiplied by in the prepared pictures of particles `ids`, `(b, c, s, s // 2 + 1)`.
-
-    `before` tells, given their CTFs `(b, s, s // 2 + 1)`, what the pictures were multiplied by before they were prepared.
-    """
+def prepared_transfer(settings: PreprocessSettings, ctf: CtfTensors, ids: Tensor) -> Tensor:
+    """What a map's slices are multiplied by in the prepared pictures of particles `ids`, `(b, c, s, s // 2 + 1)`."""
     chosen = ctf.chosen(ids, ids.device)
     planes = ctf_2d(chosen, float(settings.sampling_rate_angs or 0), int(settings.image_size_px or 0))
-    earlier = None if before is None else before(planes)
-    return settings.transfer(planes) if earlier is None else settings.transfer(planes) * earlier[:, None]
+    return settings.transfer(chosen, planes)

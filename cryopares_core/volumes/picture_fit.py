@@ -11,7 +11,7 @@ from torch import Tensor
 from cryopares_core.model.storage import ModelCard
 from cryopares_core.particles.ctf import CtfTensors
 from cryopares_core.particles.preprocess import PreprocessSettings, network_mask
-from cryopares_core.volumes.expected import Before, prepared_transfer
+from cryopares_core.volumes.expected import prepared_transfer
 from cryopares_core.volumes.maps import read_map, resample_map
 from cryopares_core.volumes.project import Projector
 
@@ -40,7 +40,7 @@ class PictureFit:
         self.mask = mask.to(device)
 
     @torch.no_grad()
-    def __call__(self, pictures: Tensor, ctf: CtfTensors, poses: Tensor, before: Before | None = None) -> Tensor:
+    def __call__(self, pictures: Tensor, ctf: CtfTensors, poses: Tensor) -> Tensor:
         """The correlation coefficient, within the mask, of each picture with what the map shows at each pose.
 
         Parameters
@@ -48,12 +48,11 @@ class PictureFit:
         pictures : `(b, c, s, s)` prepared; of several channels the last is looked at
         ctf : theirs, on the device
         poses : `(b, k, 3, 3)`
-        before : as in `prepared_transfer`, of pictures that came with their CTFs corrected
 
         Returns `(b, k)`.
         """
         seen = self._small(pictures[:, -1].float()) * self.mask
-        transfer = prepared_transfer(self.settings, ctf, torch.arange(len(seen), device=seen.device), before)[:, -1:]
+        transfer = prepared_transfer(self.settings, ctf, torch.arange(len(seen), device=seen.device))[:, -1:]
         slices = self.projector.project_rfft(poses.flatten(0, 1).float()).unflatten(0, poses.shape[:2])
         expected = torch.fft.irfft2(slices * transfer, s=(self.size,) * 2) * self.mask
         product = (expected * seen[:, None]).sum(dim=(-2, -1))

@@ -55,7 +55,7 @@ def simulate_pictures(projector: Projector, poses: Tensor, ctf: CtfTensors, shif
     origins = (shifts_angs / pixel_size_angs).float()
     phase = 2 * math.pi * (origins[:, 0, None, None] * fx + origins[:, 1, None, None] * fy)
     moved = projector.project_rfft(poses) * torch.polar(torch.ones_like(phase), phase)
-    return torch.fft.irfft2(moved * ctf_2d(ctf, pixel_size_angs, n), s=(n, n))
+    return torch.fft.irfft2(moved * ctf.in_pictures(ctf_2d(ctf, pixel_size_angs, n)), s=(n, n))
 
 
 def signal_deviation(pixels: Tensor) -> float:

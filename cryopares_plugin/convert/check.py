@@ -125,12 +125,12 @@ def particle_warnings(particles: Any, half_sets: bool = True, project_path: str 
 
 
 def _corrected(particles: Any) -> List[str]:
-    done = "phase-flipped" if particles.isPhaseFlipped() else "CTF-corrected" if particles.isAmplitudeCorrected() else ""
-    if not done:
+    """Phases that were flipped are told to the core, which takes account of them; amplitudes it knows nothing of."""
+    if not particles.isAmplitudeCorrected():
         return []
     return [
-        f"The pictures are {done} already, and would be corrected twice. Extract them again without correction, or set the "
-        "CTF correction to 'none', here and wherever the model is used."
+        "The pictures' amplitudes are CTF-corrected already, and would be corrected twice. Extract them again without correction, "
+        "or set the CTF correction to 'none', here and wherever the model is used."
     ]
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cryopares_core.geometry.rotations import matrix_to_euler_degs
 from cryopares_core.geometry.symmetry import point_group
+from cryopares_core.particles.ctf import CtfTensors
 from cryopares_core.particles.preprocess import PreprocessSettings, circular_mask
 from cryopares_core.training.plan import Plan
 from cryopares_core.training.preflight.sample import Sample
@@ -97,10 +98,10 @@ def _fit_of_map(
 
 @dataclass(frozen=True)
 class FlippedBefore(PreprocessSettings):
-    """What preparation leaves of the CTF in pictures whose phases somebody had flipped already."""
+    """What preparation leaves of the CTF if pictures came with their phases flipped and the file doesn't say so, or the reverse."""
 
-    def transfer(self, ctf: Tensor) -> Tensor:
-        return super().transfer(ctf) * torch.where(ctf < 0, -1.0, 1.0)[:, None]
+    def transfer(self, ctf: CtfTensors, planes: Tensor) -> Tensor:
+        return super().transfer(ctf, planes) * torch.where(planes < 0, -1.0, 1.0)[:, None]
 
 
 def fit_to(known: KnownParticles, ids: Tensor, expected: Expected, disc: Tensor, device: torch.device) -> Fit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from cryopares_core.particles.table import FLIPPED
 from cryopares_core.training.curriculum import FIRST_SNR
 from cryopares_core.training.preflight.findings import PICTURES, POSES, Findings
 from cryopares_core.training.preflight.poses import CLEAR, NOTHING, Fit, PoseLook, disc_level, is_dark, z_by_group, z_score
@@ -36,7 +37,7 @@ def tell_of_pictures(found: Findings, sample: Sample, look: PoseLook | None, n_p
     elif not explained and level < -CLEAR:
         warnings.append(INVERTED.format("the middle of the pictures"))
     if look is not None:
-        warnings += _flipped(look)
+        warnings += _flipped(look, bool((sample.table.ctf.corrected == FLIPPED).any()))
     found.warn(PICTURES, warnings)
     if not warnings:
         contrast = "Particles are bright on dark, as expected." if explained or level > CLEAR else "Their contrast is not clear."
@@ -57,13 +58,20 @@ def _groups(by_disc: dict[str, float], by_map: dict[str, float]) -> list[str]:
     ]
 
 
-def _flipped(look: PoseLook) -> list[str]:
+def _flipped(look: PoseLook, said: bool) -> list[str]:
+    """Where the file is wrong about the pictures' phases. `said`: whether it says of any that they are flipped."""
     if look.flipped_z < CLEAR:
         return []
+    better = f"they fit better so by {look.flipped_z:.0f} standard errors"
+    if said:
+        return [
+            f"data_optics says that the pictures' phases are flipped already, and they seem not to be ({better}). Set "
+            "rlnCtfDataArePhaseFlipped to 0 there, or import them into Scipion as not phase flipped."
+        ]
     return [
-        f"The pictures' phases seem to be flipped already (they fit better so by {look.flipped_z:.0f} standard errors), and would "
-        "be flipped twice. Extract the particles without CTF correction, or train with "
-        "--config datamanager.particlesDataset.ctf_correction=none, and infer so too."
+        f"The pictures' phases seem to be flipped already ({better}), and would be flipped twice. If so, set "
+        "rlnCtfDataArePhaseFlipped to 1 in data_optics, or import them into Scipion as phase flipped; here and wherever the model "
+        "is used."
     ]
 
 
