@@ -23,6 +23,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, final)
+    except OSError as error:
+        if error.filename is None:  # writing, as to a full disk, does not know whose bytes they are
+            error.filename = str(final)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

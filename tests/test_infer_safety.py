@@ -1,6 +1,11 @@
 """`cryopares_infer` where results and inputs get mixed up: nothing of the user's is lost, and nothing old passes for new."""
 
 import os
+import resource
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
 
 import mrcfile
 import numpy as np
@@ -197,6 +202,17 @@ def test_starts_are_made_shard_by_shard(particles, run, tmp_path, monkeypatch):
     monkeypatch.setattr(Refiner, "__call__", noted)
     infer(particles, run, tmp_path, "--refine", "--resolution_angs", 30, "--top_k", 2, "--shard_size", 20)
     assert made == [(20, 20)] * 3
+
+
+def test_a_full_disk_is_told_with_the_file_and_what_to_do(particles, run, tmp_path):
+    """Files above 10 kB cannot be written, as on a full disk: the poses are found, and their STAR file fails."""
+    command = [sys.executable, "-m", "cryopares_core.commands.infer", *map(str, words(particles, run, tmp_path))]
+    limits = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (10_000, 10_000))
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limits, cwd=Path(__file__).parents[1])
+    assert done.returncode == 2 and done.stderr.count("Error") == 1 and "Traceback" not in done.stderr
+    assert f"{tmp_path / 'particles.star'}: File too large. Free some space" in done.stderr
+    assert not (tmp_path / "particles.star").exists() and not list(tmp_path.rglob("*.tmp"))
+    infer(particles, run, tmp_path)  # goes on
 
 
 def test_processes_of_several_machines_write_beside_each_other(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """What all commands share: messages on the terminal, errors without tracebacks, exit codes."""
 
+import errno
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ NO_MEMORY = (
     "The memory is too small for this. End other programs that use it, look at less detail or fewer pictures at once "
     "(--resolution_angs, --resolution_limit_angs, --batch_size, where the command has them), or take a machine with more memory."
 )
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REQUEUE = 75  # stopped by SIGTERM too, but the same command goes on from there: a batch system may start it again
 
 
@@ -51,7 +53,8 @@ def run(body: Callable[[], None], terminated: int = TERMINATED) -> int:
             raise
         return _tell(UserError(NO_MEMORY))
     except OSError as error:
-        return _tell(UserError(f"{error.filename or 'The system'}: {error.strerror or error}."))
+        remedy = " Free some space, and give the same command again." if error.errno in NO_SPACE else ""
+        return _tell(UserError(f"{error.filename or 'The system'}: {error.strerror or error}.{remedy}"))
     return 0
 
 
