@@ -11,11 +11,11 @@ from torch import Tensor
 
 from cryopares_core.geometry.grids import healpix_so3_grid
 from cryopares_core.geometry.rotations import euler_degs_to_matrix
-from cryopares_core.inference.refine import Reference, refine_poses
-from cryopares_core.inference.refine_start import RefineSettings
 from cryopares_core.particles.ctf import ctf_2d, ctf_tensors
 from cryopares_core.particles.stacks import read_images
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.refinement.refiner import Reference, refine_poses
+from cryopares_core.refinement.start import RefineSettings
 from cryopares_core.volumes.maps import resample_map
 from cryopares_core.volumes.project import Projector
 

@@ -28,10 +28,11 @@ from cryopares_core.inference.confidence import Judge
 from cryopares_core.inference.models import TrainedModel
 from cryopares_core.inference.policy import assign
 from cryopares_core.inference.predict import PredictionSettings, ShardPredictor
-from cryopares_core.inference.stream import file_order, prepared_stream
+from cryopares_core.inference.stream import prepared_stream
 from cryopares_core.model.modes import ModeFinder
 from cryopares_core.model.precision import uses_bfloat16
 from cryopares_core.model.storage import ModelCard
+from cryopares_core.particles.order import file_order
 from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.training.calibration import Signs

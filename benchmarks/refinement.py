@@ -28,13 +28,13 @@ from torch import Tensor
 
 from cryopares_core.allocator import keep_freed_memory
 from cryopares_core.geometry.rotations import DEGREES, euler_degs_to_matrix, pose_error_degs, rotvec_to_matrix
-from cryopares_core.inference import slices as slice_module
-from cryopares_core.inference.refine import Refiner
-from cryopares_core.inference.refine_fit import FIRST, M, X, fit
-from cryopares_core.inference.refine_maps import Reference
-from cryopares_core.inference.refine_start import RefineSettings
 from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.refinement import slices as slice_module
+from cryopares_core.refinement.fit import FIRST, M, X, fit
+from cryopares_core.refinement.maps import Reference
+from cryopares_core.refinement.refiner import Refiner
+from cryopares_core.refinement.start import RefineSettings
 from cryopares_core.volumes.maps import read_map
 
 T = TypeVar("T")

@@ -17,13 +17,14 @@ from cryopares_core.geometry.rotations import euler_degs_to_matrix, matrix_to_eu
 from cryopares_core.inference.models import load_models, model_folders
 from cryopares_core.inference.policy import assign
 from cryopares_core.inference.predict import PredictionSettings, ShardPredictor, predict_poses
-from cryopares_core.inference.shards import Shards
-from cryopares_core.inference.stream import BATCHES_AHEAD, file_order, prepared_stream
+from cryopares_core.inference.stream import BATCHES_AHEAD, prepared_stream
 from cryopares_core.machine import Place, given_place
 from cryopares_core.model.storage import load_model
 from cryopares_core.particles import stacks
+from cryopares_core.particles.order import file_order
 from cryopares_core.particles.star import read_particles
 from cryopares_core.plots.fsc import read_fsc
+from cryopares_core.shards import Shards
 from cryopares_core.training.phases import Phases
 from cryopares_core.volumes.particle_rows import SimulationSettings
 from cryopares_core.volumes.phantom import phantom_map

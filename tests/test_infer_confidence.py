@@ -15,11 +15,12 @@ from cryopares_core.geometry.symmetry import point_group
 from cryopares_core.geometry.wigner import Wigner, degree_slices
 from cryopares_core.inference.confidence import Judge
 from cryopares_core.inference.models import load_models, model_folders
-from cryopares_core.inference.stream import file_order, prepared_stream
+from cryopares_core.inference.stream import prepared_stream
 from cryopares_core.model.density import PoseDensity
 from cryopares_core.model.modes import ModeFinder, Modes
 from cryopares_core.model.storage import load_model, read_card, save_model
 from cryopares_core.particles.ctf import CtfTensors, ctf_2d, ctf_tensors
+from cryopares_core.particles.order import file_order
 from cryopares_core.particles.prepare import prepare_particles
 from cryopares_core.particles.preprocess import PreprocessSettings
 from cryopares_core.particles.stacks import read_images

@@ -12,8 +12,9 @@ from cryopares_core.errors import UserError
 from cryopares_core.inference.checks import fit_problems
 from cryopares_core.inference.particles import read_new_particles
 from cryopares_core.inference.predict import predict_poses
-from cryopares_core.inference.stream import file_order, prepared_stream
+from cryopares_core.inference.stream import prepared_stream
 from cryopares_core.model.storage import load_model
+from cryopares_core.particles.order import file_order
 from cryopares_core.particles.star import read_particles
 from cryopares_core.volumes.maps import resample_map
 from cryopares_core.volumes.particle_rows import SimulationSettings

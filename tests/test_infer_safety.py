@@ -17,11 +17,12 @@ from untrained import ANGLES, FOM, SAMPLING, SIZE, N, add_validation, given, inf
 from cryopares_core.commands.infer import main
 from cryopares_core.files import atomic_path
 from cryopares_core.inference import steps
-from cryopares_core.inference.inputs import stacks_digest
-from cryopares_core.inference.refine import Refiner
-from cryopares_core.inference.stream import file_order, prepared_stream
+from cryopares_core.inference.stream import prepared_stream
+from cryopares_core.particles.order import file_order
 from cryopares_core.particles.preprocess import Preprocessor, PreprocessSettings
+from cryopares_core.particles.stacks import stacks_digest
 from cryopares_core.particles.star import read_particles
+from cryopares_core.refinement.refiner import Refiner
 from cryopares_core.volumes.maps import write_map
 from cryopares_core.volumes.phantom import phantom_map
 

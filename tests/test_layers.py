@@ -18,6 +18,7 @@ LAYERS = [
     "machine",
     "progress",
     "scratch",
+    "shards",
     "config",
     "plots",
     "geometry",
@@ -25,8 +26,10 @@ LAYERS = [
     "model",
     "volumes",
     "training",
+    "refinement",
+    "inference",
+    "commands",
 ]
-LAYERS += ["inference", "commands"]
 RANK = {name: max(rank, 1) for rank, name in enumerate(LAYERS)}
 HEAVY = {"torch", "numpy", "pandas", "scipy", "lightning", "matplotlib", "healpy", "starfile", "mrcfile"}
 LIGHT_FILES = [

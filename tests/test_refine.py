@@ -14,18 +14,18 @@ import torch
 from cryopares_core.errors import UserError
 from cryopares_core.geometry.rotations import DEGREES, euler_degs_to_matrix, pose_error_degs, random_rotations, rotvec_to_matrix
 from cryopares_core.geometry.symmetry import point_group
-from cryopares_core.inference.grid_search import shifts_within, turns_within
-from cryopares_core.inference.refine import Reference, Refiner, refine_poses
-from cryopares_core.inference.refine_fit import FIRST, M, Observed, X, fit
-from cryopares_core.inference.refine_frequencies import Frequencies
-from cryopares_core.inference.refine_references import check_symmetry
-from cryopares_core.inference.refine_results import RefinedPoses
-from cryopares_core.inference.refine_start import RefineSettings
-from cryopares_core.inference.slices import SliceTable
 from cryopares_core.particles.ctf import ctf_2d, ctf_tensors
 from cryopares_core.particles.stacks import read_images
 from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import FLIPPED, MULTIPLIED, ParticleTable
+from cryopares_core.refinement.fit import FIRST, M, Observed, X, fit
+from cryopares_core.refinement.frequencies import Frequencies
+from cryopares_core.refinement.grid_search import shifts_within, turns_within
+from cryopares_core.refinement.references import check_symmetry
+from cryopares_core.refinement.refiner import Reference, Refiner, refine_poses
+from cryopares_core.refinement.results import RefinedPoses
+from cryopares_core.refinement.slices import SliceTable
+from cryopares_core.refinement.start import RefineSettings
 from cryopares_core.volumes.maps import read_map, resample_map, write_stack
 from cryopares_core.volumes.particle_rows import SimulationSettings
 from cryopares_core.volumes.phantom import phantom_map
@@ -328,7 +328,7 @@ def test_a_few_particles_are_never_called_a_negative(noisy: ParticleTable, refer
 
 
 def test_threads_change_nothing(noisy: ParticleTable, reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cryopares_core.inference.refine_pictures.LARGEST_BLOCK", 64)
+    monkeypatch.setattr("cryopares_core.refinement.pictures.LARGEST_BLOCK", 64)
     refiner, (poses, shifts) = Refiner(noisy, both(reference), SETTINGS), starts(noisy, 4.0)
     refiner.calibrate(poses[:, 0], shifts)
     found = []
@@ -362,7 +362,7 @@ def test_noise_of_any_colour_is_measured(tmp_path: Path, reference: Reference) -
 
 
 def test_a_map_that_does_not_fit_in_memory_is_refused(reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cryopares_core.inference.slices.free_memory_bytes", lambda: 1e6)
+    monkeypatch.setattr("cryopares_core.refinement.slices.free_memory_bytes", lambda: 1e6)
     with pytest.raises(UserError, match="coarser --resolution_angs"):
         SliceTable(reference.volume, APIX, 18.0)
 

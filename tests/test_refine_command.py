@@ -17,9 +17,9 @@ import torch
 
 from cryopares_core.commands.refine import main
 from cryopares_core.geometry.rotations import euler_degs_to_matrix, pose_error_degs
-from cryopares_core.inference.refine import Refiner
 from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.refinement.refiner import Refiner
 from cryopares_core.volumes.maps import write_map
 from cryopares_core.volumes.particle_rows import SimulationSettings
 from cryopares_core.volumes.phantom import phantom_map

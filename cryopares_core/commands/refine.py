@@ -18,7 +18,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def _main(argv: Optional[Sequence[str]]) -> None:
     parser = build_parser(RefineArguments, "cryopares_refine", DESCRIPTION, with_config=False)
     arguments = parse_args(parser, argv).arguments
-    from cryopares_core.inference.refine_run import run_refinement
+    from cryopares_core.refinement.run import run_refinement
 
     run_refinement(arguments)
 

@@ -15,14 +15,14 @@ from cryopares_core.geometry.rotations import euler_degs_to_matrix
 from cryopares_core.inference.checks import mask_radius_angs
 from cryopares_core.inference.job import Job, Work, work_through
 from cryopares_core.inference.predict import Found
-from cryopares_core.inference.refine import Refiner
-from cryopares_core.inference.refine_maps import Reference
-from cryopares_core.inference.refine_pictures import check_resolution
-from cryopares_core.inference.refine_references import read_references
-from cryopares_core.inference.refine_results import RefinedPoses
-from cryopares_core.inference.refine_start import RefineSettings
 from cryopares_core.inference.results import Results
-from cryopares_core.inference.shards import Shards
+from cryopares_core.refinement.maps import Reference
+from cryopares_core.refinement.pictures import check_resolution
+from cryopares_core.refinement.references import read_references
+from cryopares_core.refinement.refiner import Refiner
+from cryopares_core.refinement.results import RefinedPoses
+from cryopares_core.refinement.start import RefineSettings
+from cryopares_core.shards import Shards
 from cryopares_core.volumes.maps import HEADER_REMEDY, read_map
 from cryopares_core.volumes.picture_fit import MAP
 

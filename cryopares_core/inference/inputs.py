@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,8 +29,3 @@ def _model_files(arguments: InferArguments) -> list[str]:
     if given.is_file():
         return [str(given)]
     return [str(folder / name) for folder in (given, *(given / model for model in MODELS)) for name in OF_A_MODEL]
-
-
-def stacks_digest(paths: Iterable[str]) -> str:
-    """One word for stacks as they are now: by it one sees that pictures of the same names are others."""
-    return hashlib.sha256(json.dumps([[path, *stamp(path)] for path in paths]).encode()).hexdigest()[:16]

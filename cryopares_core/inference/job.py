@@ -18,19 +18,20 @@ from cryopares_core.config.infer_arguments import SAME_HALF, InferArguments
 from cryopares_core.errors import UserError
 from cryopares_core.files import stamp
 from cryopares_core.inference.checks import fit_problems, symmetry_problems
-from cryopares_core.inference.inputs import asked, stacks_digest
+from cryopares_core.inference.inputs import asked
 from cryopares_core.inference.models import TrainedModel, load_models, model_folders
 from cryopares_core.inference.particles import NewParticles, read_new_particles
 from cryopares_core.inference.policy import Assignment, assign
 from cryopares_core.inference.results import ALL, FURTHER, KEPT
-from cryopares_core.inference.shards import ABOUT, Shards
-from cryopares_core.inference.stream import file_order
 from cryopares_core.machine import Place, device_of
 from cryopares_core.model.storage import ModelCard, read_card
+from cryopares_core.particles.order import file_order
+from cryopares_core.particles.stacks import stacks_digest
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.plots.inference import FILE, RECONSTRUCTION
 from cryopares_core.plots.readers import read_json
 from cryopares_core.progress import Countdown
+from cryopares_core.shards import ABOUT, Shards
 from cryopares_core.training.calibration import calibration_text
 from cryopares_core.training.phases import Phases
 from cryopares_core.volumes.half_map_files import foreign_maps

@@ -13,11 +13,12 @@ from cryopares_core.errors import UserError
 from cryopares_core.inference.confidence import Judge, Judged
 from cryopares_core.inference.models import TrainedModel
 from cryopares_core.inference.policy import Assignment
-from cryopares_core.inference.stream import PreparedBatch, file_order, picture_names, prepared_stream
+from cryopares_core.inference.stream import PreparedBatch, prepared_stream
 from cryopares_core.model.network import PoseNetwork
 from cryopares_core.model.precision import uses_bfloat16
 from cryopares_core.model.prediction import PosePredictor
 from cryopares_core.model.storage import ModelCard
+from cryopares_core.particles.order import file_order
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.training.phases import Phases
 
@@ -83,7 +84,7 @@ def predict_poses(
         done += len(batch.indices) + len(batch.broken)
         if progress:
             progress(done, len(table))
-    names = picture_names(table, np.concatenate(broken)) if broken else []
+    names = table.picture_names(np.concatenate(broken)) if broken else []
     if names:
         raise UserError(
             [f"Picture {name}: it is constant, or has impossible pixels (NaN, infinite, huge). Take it out." for name in names]

@@ -27,7 +27,6 @@ from cryopares_core.inference.predict import Found, PredictionSettings, ShardPre
 from cryopares_core.inference.processes import helpers, wanted_here
 from cryopares_core.inference.results import KEPT, Results, figures
 from cryopares_core.inference.steps import steps_of
-from cryopares_core.inference.stream import picture_names
 from cryopares_core.machine import Place, given_place
 from cryopares_core.plots.inference import FILE, RECONSTRUCTION, write_inference_report
 from cryopares_core.plots.readers import read_json
@@ -133,7 +132,7 @@ def _remove_leftovers(folder: Path) -> None:
 def _tell_of_broken(results: Results) -> None:
     broken = np.flatnonzero(results.broken)
     if len(broken):
-        names = ", ".join(picture_names(results.table, broken[:NAMES_SHOWN])) + (", …" if len(broken) > NAMES_SHOWN else "")
+        names = ", ".join(results.table.picture_names(broken[:NAMES_SHOWN])) + (", …" if len(broken) > NAMES_SHOWN else "")
         logger.warning(
             "%s pictures are constant or have impossible values (NaN, infinite, huge): they are left out (%s); in all.star their "
             "confidence is 0",

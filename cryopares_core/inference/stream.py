@@ -34,11 +34,6 @@ class PreparedBatch:
     broken: np.ndarray
 
 
-def file_order(table: ParticleTable) -> np.ndarray:
-    """All particles in the order in which their pictures lie in the files, those of one box and pixel size together."""
-    return np.lexsort((table.slice_id, table.stack_id, table.pixel_size_angs, table.image_size_px))
-
-
 def prepared_stream(
     table: ParticleTable,
     order: np.ndarray,
@@ -101,9 +96,3 @@ def _read_ahead(table: ParticleTable, batches: Iterator[np.ndarray], phases: Pha
 def _arrived(indices: np.ndarray, coming: Future[np.ndarray], phases: Phases) -> tuple[np.ndarray, np.ndarray]:
     with phases("waiting for the disk"):
         return indices, coming.result()
-
-
-def picture_names(table: ParticleTable, indices: np.ndarray) -> list[str]:
-    """As they stand in the STAR file."""
-    names: list[str] = table.particles["rlnImageName"].iloc[indices].tolist()
-    return names

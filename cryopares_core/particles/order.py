@@ -1,11 +1,18 @@
-"""In which order an epoch goes through its particles."""
+"""In which order particles are gone through: that of the files, and that of an epoch."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from cryopares_core.particles.table import ParticleTable
+
 WINDOW = 8192  # pictures that are mixed with each other
 BLOCK_BYTES = 2_000_000  # pictures that lie together on the disk
+
+
+def file_order(table: ParticleTable) -> np.ndarray:
+    """All particles in the order in which their pictures lie in the files, those of one box and pixel size together."""
+    return np.lexsort((table.slice_id, table.stack_id, table.pixel_size_angs, table.image_size_px))
 
 
 def epoch_order(n: int, seed: int, epoch: int, block: int | None = None) -> np.ndarray:

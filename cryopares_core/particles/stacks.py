@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
 
 from cryopares_core.errors import UserError
+from cryopares_core.files import stamp
 from cryopares_core.particles.mrc import StackHeader, read_header
 from cryopares_core.particles.retry import ShortRead, patiently
 from cryopares_core.particles.table import ParticleTable
@@ -70,3 +74,8 @@ def _read_exactly(file: int, header: StackHeader, first: int, count: int) -> byt
         parts.append(part)
         done += len(part)
     return b"".join(parts)
+
+
+def stacks_digest(paths: Iterable[str]) -> str:
+    """One word for stacks as they are now: by it one sees that pictures of the same names are others."""
+    return hashlib.sha256(json.dumps([[path, *stamp(path)] for path in paths]).encode()).hexdigest()[:16]

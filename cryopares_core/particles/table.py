@@ -91,6 +91,11 @@ class ParticleTable:
             self, eulers_deg=np.array(eulers_deg), shifts_angs=np.array(shifts), particles=self.particles.assign(**columns)
         )
 
+    def picture_names(self, indices: np.ndarray) -> list[str]:
+        """Of particles `(k,)`, as they stand in the STAR file."""
+        names: list[str] = self.particles["rlnImageName"].iloc[indices].tolist()
+        return names
+
     def write_star(self, path: Path, extra_columns: Mapping[str, Any] | None = None) -> None:
         """Write a RELION STAR file, all or nothing. Cells that were read keep their text; `extra_columns` are added or replaced."""
         rows = self.particles.assign(**dict(extra_columns or {}))

@@ -10,9 +10,9 @@ import torch
 from cryopares_core.errors import UserError
 from cryopares_core.geometry.rotations import random_rotations
 from cryopares_core.geometry.symmetry import point_group
-from cryopares_core.inference.refine_frequencies import Frequencies
-from cryopares_core.inference.refine_maps import Reference
-from cryopares_core.inference.slices import SliceTable
+from cryopares_core.refinement.frequencies import Frequencies
+from cryopares_core.refinement.maps import Reference
+from cryopares_core.refinement.slices import SliceTable
 from cryopares_core.volumes.maps import PIXEL_REMEDY, read_map
 
 LOOKED_AT = 20  # views

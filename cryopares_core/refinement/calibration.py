@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from cryopares_core.errors import UserError
-from cryopares_core.inference.refine_ascent import portions
-from cryopares_core.inference.refine_fit import Observed, fit, models
-from cryopares_core.inference.refine_frequencies import Frequencies
-from cryopares_core.inference.refine_maps import HalfMaps
-from cryopares_core.inference.refine_pictures import Block, PictureSource, Spectra
-from cryopares_core.inference.refine_weights import ENOUGH_PICTURES, SURE_DEVIATIONS, ShellSums, ShellWeights
-from cryopares_core.inference.slices import SliceTable
+from cryopares_core.refinement.ascent import portions
+from cryopares_core.refinement.fit import Observed, fit, models
+from cryopares_core.refinement.frequencies import Frequencies
+from cryopares_core.refinement.maps import HalfMaps
+from cryopares_core.refinement.pictures import Block, PictureSource, Spectra
+from cryopares_core.refinement.slices import SliceTable
+from cryopares_core.refinement.weights import ENOUGH_PICTURES, SURE_DEVIATIONS, ShellSums, ShellWeights
 
 logger = logging.getLogger(__name__)
 Weights = dict[Frequencies, ShellWeights]

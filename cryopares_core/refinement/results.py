@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cryopares_core.geometry.rotations import matrix_to_euler_degs
-from cryopares_core.inference.refine_start import Outcome
+from cryopares_core.refinement.start import Outcome
 
 
 @dataclass(frozen=True)

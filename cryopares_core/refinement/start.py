@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from cryopares_core.geometry.rotations import pose_error_degs
-from cryopares_core.inference.grid_search import SHIFT_SHARE, Grid, best_on_grid, search, shifts_within
-from cryopares_core.inference.refine_ascent import climb, levels, portions
-from cryopares_core.inference.refine_fit import Observed, correlation
-from cryopares_core.inference.refine_frequencies import Frequencies
-from cryopares_core.inference.slices import SliceTable
+from cryopares_core.refinement.ascent import climb, levels, portions
+from cryopares_core.refinement.fit import Observed, correlation
+from cryopares_core.refinement.frequencies import Frequencies
+from cryopares_core.refinement.grid_search import SHIFT_SHARE, Grid, best_on_grid, search, shifts_within
+from cryopares_core.refinement.slices import SliceTable
 
 AFTER_GRID_STEPS = 2
 ROUNDING = 1e-5  # of correlations

@@ -16,12 +16,12 @@ from cryopares_core.config.refine_arguments import RefineArguments
 from cryopares_core.errors import UserError
 from cryopares_core.geometry.rotations import euler_degs_to_matrix
 from cryopares_core.geometry.symmetry import point_group
-from cryopares_core.inference.refine_maps import Reference
-from cryopares_core.inference.refine_references import read_references
-from cryopares_core.inference.shards import is_free
 from cryopares_core.particles.columns import CTF_REMEDY
 from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.refinement.maps import Reference
+from cryopares_core.refinement.references import read_references
+from cryopares_core.shards import is_free
 
 logger = logging.getLogger(__name__)
 PARTS = ".parts"  # of the folder with what a run has done so far

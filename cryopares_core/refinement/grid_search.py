@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from cryopares_core.geometry.rotations import DEGREES, rotvec_to_matrix
-from cryopares_core.inference.refine_ascent import portions
-from cryopares_core.inference.refine_fit import SMALLEST, Observed, centred
-from cryopares_core.inference.slices import SliceTable
+from cryopares_core.refinement.ascent import portions
+from cryopares_core.refinement.fit import SMALLEST, Observed, centred
+from cryopares_core.refinement.slices import SliceTable
 
 # Of the size of detail: so far it may move at the particle's edge between neighbours on the grid, and between shifts.
 TURN_SHARE, SHIFT_SHARE = 0.35, 0.2

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryopares_core.inference.refine_start import RefineSettings
-from cryopares_core.inference.slices import SliceTable
+from cryopares_core.refinement.slices import SliceTable
+from cryopares_core.refinement.start import RefineSettings
 
 
 @dataclass(frozen=True)

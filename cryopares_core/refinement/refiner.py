@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from cryopares_core.errors import UserError
-from cryopares_core.inference.refine_calibration import Calibration
-from cryopares_core.inference.refine_maps import HalfMaps, Reference
-from cryopares_core.inference.refine_pictures import Block, PictureSource, check_resolution
-from cryopares_core.inference.refine_results import RefinedPoses, best_start, not_refined
-from cryopares_core.inference.refine_start import RefineSettings, StartRefiner
-from cryopares_core.inference.refine_weights import equal_weights
 from cryopares_core.machine import exact_products
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.refinement.calibration import Calibration
+from cryopares_core.refinement.maps import HalfMaps, Reference
+from cryopares_core.refinement.pictures import Block, PictureSource, check_resolution
+from cryopares_core.refinement.results import RefinedPoses, best_start, not_refined
+from cryopares_core.refinement.start import RefineSettings, StartRefiner
+from cryopares_core.refinement.weights import equal_weights
 from cryopares_core.volumes.threads import one_thread_an_operation
 
 Progress = Callable[[int, int], None]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from cryopares_core.geometry.rotations import quaternion_to_matrix
-from cryopares_core.inference.refine_fit import Fit, Observed, fit
-from cryopares_core.inference.slices import SliceTable
+from cryopares_core.refinement.fit import Fit, Observed, fit
+from cryopares_core.refinement.slices import SliceTable
 
 DAMPING, MORE, LESS = 0.1, 5.0, 0.2
 LARGEST_TURN_RAD = 0.1

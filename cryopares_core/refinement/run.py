@@ -16,18 +16,18 @@ import cryopares_core
 from cryopares_core.config.refine_arguments import RefineArguments
 from cryopares_core.errors import UserError
 from cryopares_core.files import stamps, write_text
-from cryopares_core.inference.inputs import stacks_digest
-from cryopares_core.inference.refine import Refiner
-from cryopares_core.inference.refine_input import PARTS, RefineInput, read_input
-from cryopares_core.inference.refine_references import check_symmetry
-from cryopares_core.inference.refine_results import RefinedPoses
-from cryopares_core.inference.refine_start import RefineSettings
-from cryopares_core.inference.shards import Shards, remove_shards
-from cryopares_core.inference.stream import file_order, picture_names
 from cryopares_core.machine import Place, device_of
+from cryopares_core.particles.order import file_order
+from cryopares_core.particles.stacks import stacks_digest
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.plots.readers import read_json
 from cryopares_core.progress import Countdown
+from cryopares_core.refinement.inputs import PARTS, RefineInput, read_input
+from cryopares_core.refinement.references import check_symmetry
+from cryopares_core.refinement.refiner import Refiner
+from cryopares_core.refinement.results import RefinedPoses
+from cryopares_core.refinement.start import RefineSettings
+from cryopares_core.shards import Shards, remove_shards
 
 logger = logging.getLogger(__name__)
 # What may be another for the same results: where and how fast they are computed.
@@ -130,7 +130,7 @@ def _tell(table: ParticleTable, refined: RefinedPoses) -> None:
     """What the user should know of the result."""
     found, broken = _summary(refined), np.flatnonzero(refined.broken)
     if len(broken):
-        names = ", ".join(picture_names(table, broken[:NAMES_SHOWN])) + (", …" if len(broken) > NAMES_SHOWN else "")
+        names = ", ".join(table.picture_names(broken[:NAMES_SHOWN])) + (", …" if len(broken) > NAMES_SHOWN else "")
         logger.warning(
             "%s pictures are constant or have impossible values (NaN, infinite, huge): they keep their poses, with score 0 (%s)",
             *(f"{len(broken):,}", names),

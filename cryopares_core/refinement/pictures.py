@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from cryopares_core.errors import UserError
-from cryopares_core.inference.refine_frequencies import Frequencies
 from cryopares_core.particles.ctf import ctf_tensors
 from cryopares_core.particles.stacks import read_images
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.particles.usable import usable
+from cryopares_core.refinement.frequencies import Frequencies
 
 BLOCK_BYTES = 32_000_000
 LARGEST_BLOCK = 512

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryopares_core.inference.slices import SliceTable
+from cryopares_core.refinement.slices import SliceTable
 
 SMALLEST = 1e-20
 X, M, FIRST = 0, 1, 2  # places in the products: picture, model, then three turns and two shifts

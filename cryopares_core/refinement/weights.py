@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cryopares_core.inference.refine_fit import Observed
-from cryopares_core.inference.refine_frequencies import Frequencies
-from cryopares_core.inference.refine_pictures import Spectra
+from cryopares_core.refinement.fit import Observed
+from cryopares_core.refinement.frequencies import Frequencies
+from cryopares_core.refinement.pictures import Spectra
 
 ENOUGH_PICTURES = 50  # fewer don't tell the map's amplitude at each frequency apart from chance
 SURE_DEVIATIONS = 5.0
