@@ -1,4 +1,4 @@
-"""Progress of long loops, with the time left."""
+"""Progress of long loops, with the time left; and sizes in words."""
 
 import logging
 import time
@@ -38,3 +38,10 @@ def format_seconds(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def size_text(n_bytes: float) -> str:
+    """`640 MB` or `3.2 GB`."""
+    if n_bytes < 1e6:
+        return "under 1 MB"
+    return f"{n_bytes / 1e6:.0f} MB" if n_bytes < 1e9 else f"{n_bytes / 1e9:.1f} GB"

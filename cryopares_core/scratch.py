@@ -14,6 +14,7 @@ from typing import Any, Dict, Iterator, List
 
 from cryopares_core.errors import UserError
 from cryopares_core.files import write_text
+from cryopares_core.progress import size_text
 
 logger = logging.getLogger(__name__)
 PREFIX = "cryopares_prepared_"
@@ -118,9 +119,9 @@ def check_disk(folder: Path, needed: int, there: int) -> None:
     free = shutil.disk_usage(folder).free + there
     if needed > free:
         old = sum(one.n_bytes for one in entries(folder.parent) if one.folder != folder)
-        mend = f" cryopares_cache clean {folder.parent} frees {old / 1e9:.1f} GB of earlier ones." if old > 1e8 else ""
+        mend = f" cryopares_cache clean {folder.parent} frees {size_text(old)} of earlier ones." if old > 1e8 else ""
         raise UserError(
-            f"{folder.parent}: the prepared pictures need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on this disk "
+            f"{folder.parent}: the prepared pictures need {size_text(needed)}, and {size_text(free)} are free on this disk "
             f"(on {socket.gethostname()}). Make room, or give another folder with --scratch_dir.{mend}"
         )
 

@@ -10,7 +10,6 @@ from cryopares_core.config.advice import (
     good_box_above,
     good_box_below,
     has_small_factors,
-    memory_text,
     propose,
     remarks,
     step_bytes,
@@ -18,6 +17,7 @@ from cryopares_core.config.advice import (
 )
 from cryopares_core.config.schema import Config
 from cryopares_core.model.network import PoseNetwork
+from cryopares_core.progress import size_text
 
 
 @pytest.mark.parametrize("diameter", [60.0, 110.0, 200.0, 290.0, 420.0, 900.0])
@@ -68,7 +68,7 @@ def test_remarks_name_what_is_odd() -> None:
 def test_memory_is_in_plain_units() -> None:
     assert store_bytes(100_000, 160) == 100_000 * 160 * 160 * 2
     assert store_bytes(1000, 64, channels=2) == 2 * store_bytes(1000, 64)
-    assert [memory_text(size) for size in (3e5, 6.4e8, 5.12e9)] == ["under 1 MB", "640 MB", "5.1 GB"]
+    assert [size_text(size) for size in (3e5, 6.4e8, 5.12e9)] == ["under 1 MB", "640 MB", "5.1 GB"]
 
 
 @pytest.mark.parametrize("box", [96, 160])

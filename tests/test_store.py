@@ -164,7 +164,7 @@ def small_disk(tmp_path):
 
 def test_a_small_disk_is_told_before(table, small_disk):
     steps = []
-    with pytest.raises(UserError, match=r"need 0\.0 GB.*--scratch_dir"):
+    with pytest.raises(UserError, match=r"need under 1 MB.*--scratch_dir"):
         opened(table, small_disk, progress=lambda *done: steps.append(done))
     assert not steps and not list(small_disk.rglob("pictures*"))
 

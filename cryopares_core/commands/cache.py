@@ -10,6 +10,7 @@ from typing import List, Optional, Sequence
 from cryopares_core.commands.shell import run
 from cryopares_core.config.cli import CommandParser
 from cryopares_core.errors import UserError
+from cryopares_core.progress import size_text
 from cryopares_core.scratch import Entry, entries
 
 logger = logging.getLogger(__name__)
@@ -66,8 +67,8 @@ def _clean(found: List[Entry], without_asking: bool) -> None:
     if not found:
         logger.info("None is that old")
         return
-    freed = sum(one.n_bytes for one in found) / 1e9
-    if not without_asking and not _agreed(f"Remove {len(found)} of them, {freed:.2f} GB? [y/N] "):
+    freed = sum(one.n_bytes for one in found)
+    if not without_asking and not _agreed(f"Remove {len(found)} of them, {size_text(freed)}? [y/N] "):
         logger.info("Nothing is removed")
         return
     for one in found:

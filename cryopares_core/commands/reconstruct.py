@@ -12,6 +12,7 @@ from cryopares_core.commands.shell import run
 from cryopares_core.config.cli import build_parser, parse_args
 from cryopares_core.config.reconstruct_arguments import ReconstructArguments
 from cryopares_core.errors import UserError
+from cryopares_core.progress import size_text
 
 logger = logging.getLogger(__name__)
 DESCRIPTION = "Reconstruct two half maps and the whole map from particles with poses, with their Fourier shell correlation."
@@ -137,7 +138,7 @@ def _check_folder(out_dir: str, size: int) -> None:
         )
     needed, free = BYTES_OF_MAPS * size**3, shutil.disk_usage(str(existing)).free
     if needed > free:
-        raise UserError(f"--out_dir={out_dir}: the maps need {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free there.")
+        raise UserError(f"--out_dir={out_dir}: the maps need {size_text(needed)} and {size_text(free)} are free there.")
 
 
 if __name__ == "__main__":

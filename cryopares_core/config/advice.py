@@ -102,10 +102,3 @@ def store_bytes(n_particles: int, box_px: int, channels: int = 1) -> int:
 def step_bytes(batch_size: int, box_px: int) -> float:
     """What a training step of the default network keeps of its pictures; weights, their optimiser and CUDA come on top."""
     return batch_size * (KEPT_BYTES + KEPT_BYTES_PER_PIXEL * box_px**2)
-
-
-def memory_text(n_bytes: float) -> str:
-    """`640 MB` or `3.2 GB`."""
-    if n_bytes < 1e6:
-        return "under 1 MB"
-    return f"{n_bytes / 1e6:.0f} MB" if n_bytes < 1e9 else f"{n_bytes / 1e9:.1f} GB"

@@ -18,6 +18,7 @@ from cryopares_core.particles.preprocess import Preprocessor, PreprocessSettings
 from cryopares_core.particles.stacks import read_images
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.particles.usable import extremes, within_range
+from cryopares_core.progress import size_text
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
@@ -178,8 +179,8 @@ def _check_memory(shape: tuple[int, ...]) -> None:
     needed, free = 2 * int(np.prod(shape, dtype=np.int64)), free_memory_bytes()
     if needed > MEMORY_SHARE * free:
         raise UserError(
-            f"The prepared pictures ({shape[0]} of {shape[-1]} px) need {needed / 1e9:.1f} GB of memory, and "
-            f"{free / 1e9:.1f} GB are free, of which {MEMORY_SHARE:.0%} may be used: choose a smaller "
+            f"The prepared pictures ({shape[0]} of {shape[-1]} px) need {size_text(needed)} of memory, and "
+            f"{size_text(free)} are free, of which {MEMORY_SHARE:.0%} may be used: choose a smaller "
             "datamanager.particlesDataset.image_size_px_for_nnet with a larger sampling_rate_angs_for_nnet, or a "
             "machine with more memory."
         )

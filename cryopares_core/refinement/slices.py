@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from cryopares_core.errors import UserError
 from cryopares_core.memory import free_memory_bytes
+from cryopares_core.progress import size_text
 from cryopares_core.volumes.maps import resample_map
 
 # How finely the transform is sampled: the error of a slice falls with the third power, the memory grows with it.
@@ -129,7 +130,7 @@ def _check_memory(grid: int, resolution_angs: float) -> None:
     needed, free = 5 * ROW * grid**2 * (grid // 2 + 1), free_memory_bytes()
     if needed > MEMORY_SHARE * free:
         raise UserError(
-            f"The map's transform to {resolution_angs:g} Å needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free. "
+            f"The map's transform to {resolution_angs:g} Å needs {size_text(needed)} of memory, {size_text(free)} are free. "
             "Give a coarser --resolution_angs or a smaller --mask_radius_angs."
         )
 

@@ -14,6 +14,7 @@ from cryopares_core.geometry.symmetry import point_group
 from cryopares_core.machine import exact_products
 from cryopares_core.memory import free_memory_bytes
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.progress import size_text
 from cryopares_core.volumes.fourier_sums import FourierSums, sums_bytes
 from cryopares_core.volumes.fsc import FscCurves, first_below, fsc_curves
 from cryopares_core.volumes.insertion import Inserter, Progress, sum_halves
@@ -167,9 +168,7 @@ def _workers_of_half(inserter: Inserter, threads: int, is_symmetric: bool) -> in
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
     peaks = {count: _peak(inserter, count, threads, is_symmetric) for count in range(1, max(1, threads // 2) + 1)}
     most = max((count for count, peak in peaks.items() if peak <= MEMORY_SHARE * free), default=0)
-    told = (
-        f"Reconstructing a box of {inserter.size} px needs {peaks[most or 1] / 1e9:.2g} GB of memory; {free / 1e9:.2g} GB are free"
-    )
+    told = f"Reconstructing a box of {inserter.size} px needs {size_text(peaks[most or 1])} of memory; {size_text(free)} are free"
     if not most:
         raise UserError(
             f"{told}, of which {MEMORY_SHARE:.0%} may be used: limit the resolution (--resolution_limit_angs), extract smaller "

@@ -25,6 +25,7 @@ from cryopares_core.files import atomic_path, write_text
 from cryopares_core.geometry.rotations import euler_degs_to_matrix
 from cryopares_core.particles.ctf import CtfTensors, ctf_2d
 from cryopares_core.particles.preprocess import circular_mask, normalise_background
+from cryopares_core.progress import size_text
 from cryopares_core.volumes.maps import write_map, write_stack
 from cryopares_core.volumes.particle_rows import DrawnParticles, SimulationSettings, draw_particles
 from cryopares_core.volumes.project import Projector
@@ -176,7 +177,7 @@ def _check_folder(out_dir: Path, box: int, settings: SimulationSettings, overwri
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise UserError(
-            f"--out_dir={out_dir}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free there. "
+            f"--out_dir={out_dir}: {size_text(needed)} are needed and {size_text(free)} are free there. "
             "Make room, write float16 (--dtype float16), or simulate fewer particles."
         )
 

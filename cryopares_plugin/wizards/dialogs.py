@@ -5,7 +5,8 @@ from typing import Any, Dict, Optional
 
 from pyworkflow.gui.dialog import RESULT_CANCEL, RESULT_YES, Dialog
 
-from cryopares_core.config.advice import Proposal, memory_text, propose, remarks, step_bytes, store_bytes
+from cryopares_core.config.advice import Proposal, propose, remarks, step_bytes, store_bytes
+from cryopares_core.progress import size_text
 from cryopares_plugin.wizards.average import Average, guess_diameter_angs
 from cryopares_plugin.wizards.canvas import ParticleCanvas
 
@@ -146,12 +147,12 @@ class BoxDialog(ParticleDialog):
     def _memory(self, pixel_angs: float, box_px: int) -> Any:
         yield f"The box is {pixel_angs * box_px:.0f} Å wide; the finest detail in it is {2 * pixel_angs:.3g} Å."
         if self.average.n_particles:
-            stored = memory_text(store_bytes(self.average.n_particles, box_px, self.channels))
+            stored = size_text(store_bytes(self.average.n_particles, box_px, self.channels))
             yield f"Memory for the {self.average.n_particles:,} prepared pictures: {stored}."
         if not self.default_network:
             yield "GPU memory for a batch: not known for this network."
             return
-        kept = memory_text(step_bytes(self.batch_size or 1, box_px))
+        kept = size_text(step_bytes(self.batch_size or 1, box_px))
         pictures = f"a batch of {self.batch_size} pictures" if self.batch_size else "each picture of a batch (as many as fit)"
         yield f"GPU memory for {pictures}: {kept} of values that training keeps (counted, U-Net), and more for weights."
 

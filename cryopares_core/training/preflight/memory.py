@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from cryopares_core import scratch
-from cryopares_core.config.advice import memory_text, store_bytes
+from cryopares_core.config.advice import store_bytes
 from cryopares_core.memory import free_memory_bytes
 from cryopares_core.particles.prepare import MEMORY_SHARE
 from cryopares_core.particles.store import store_key
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.progress import size_text
 from cryopares_core.training.estimate import step_memory
 from cryopares_core.training.plan import Plan
 from cryopares_core.training.preflight.findings import COST, Findings
@@ -25,12 +26,12 @@ def look_at_memory(found: Findings, plan: Plan, table: ParticleTable | None, n_g
     needed = step_memory(plan.network(), plan.image_size_px, plan.device, plan.config.train.precision).of(pictures)
     free = torch.cuda.mem_get_info(plan.device)[0] if plan.device.type == "cuda" else free_memory_bytes() - kept
     where = "of the GPU" if plan.device.type == "cuda" else "of the machine"
-    found.measured["step_bytes"], text = round(needed), f"A training step on {pictures} pictures takes about {memory_text(needed)}"
+    found.measured["step_bytes"], text = round(needed), f"A training step on {pictures} pictures takes about {size_text(needed)}"
     if needed > free:
         remedy = "Lower --batch_size (or set it to auto), or take a smaller box or network."
-        found.warn(COST, [f"{text}, and {memory_text(max(0, free))} {where} are free. {remedy}"])
+        found.warn(COST, [f"{text}, and {size_text(max(0, free))} {where} are free. {remedy}"])
     else:
-        found.ok(COST, f"{text}; {memory_text(free)} {where} are free.")
+        found.ok(COST, f"{text}; {size_text(free)} {where} are free.")
 
 
 def _look_at_store(found: Findings, plan: Plan, table: ParticleTable) -> float:
@@ -38,9 +39,9 @@ def _look_at_store(found: Findings, plan: Plan, table: ParticleTable) -> float:
     needed, free = store_bytes(len(table), plan.image_size_px, plan.preprocessing.channels), free_memory_bytes()
     found.measured["prepared_bytes"] = needed
     asked = plan.arguments.scratch_dir
-    text = f"The prepared pictures take {memory_text(needed)}"
+    text = f"The prepared pictures take {size_text(needed)}"
     if not asked and needed <= MEMORY_SHARE * free:
-        found.ok(COST, f"{text}, in memory, of which {memory_text(free)} are free.")
+        found.ok(COST, f"{text}, in memory, of which {size_text(free)} are free.")
         return needed
     folder = Path(asked or plan.arguments.train_save_dir)
     if scratch.Entry(folder / f"{scratch.PREFIX}{store_key(table, plan.preprocessing)}").complete:
@@ -50,10 +51,10 @@ def _look_at_store(found: Findings, plan: Plan, table: ParticleTable) -> float:
     on_disk = shutil.disk_usage(existing).free
     if needed > on_disk:
         remedy = "Make room, or give another folder with --scratch_dir."
-        found.refuse(COST, [f"{text}, on the disk of {folder}, where {memory_text(on_disk)} are free. {remedy}"])
+        found.refuse(COST, [f"{text}, on the disk of {folder}, where {size_text(on_disk)} are free. {remedy}"])
     elif asked:
-        found.ok(COST, f"{text}, on the disk of {folder}, where {memory_text(on_disk)} are free.")
+        found.ok(COST, f"{text}, on the disk of {folder}, where {size_text(on_disk)} are free.")
     else:
         slow = "A folder on a fast local disk, given with --scratch_dir, serves better."
-        found.warn(COST, [f"{text}, too much for the memory ({memory_text(free)} free): they go to a file in {folder}. {slow}"])
+        found.warn(COST, [f"{text}, too much for the memory ({size_text(free)} free): they go to a file in {folder}. {slow}"])
     return 0.0
