@@ -29,8 +29,7 @@ lint: $(READY)
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
-# One thread a process: the two processes of tests share two cores. Whole files, in their order: what a file sets up is made once, and the
-# long ones of Scipion come first.
+# One thread a process: the two processes of tests share two cores. Whole files, in their order: what a file sets up is made once.
 test: lint
 	@tools/install_test_tools.sh
 	@$(PYTHON) -c '$(TELL_DEVICE)'

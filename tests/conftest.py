@@ -6,6 +6,12 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# Files that take minutes come first, so that no process is left alone with one at the end.
+LONG = ("scipion", "test_distribution", "test_kills", "test_train", "test_pretraining", "test_curriculum")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not set(LONG) & {item.path.stem, item.path.parent.name})
 
 
 @pytest.fixture(scope="session")
