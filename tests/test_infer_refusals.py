@@ -1,5 +1,7 @@
 """What `cryopares_infer` refuses, warns of, or takes although it is odd."""
 
+from dataclasses import replace
+
 import mrcfile
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from cryopares_core.inference.stream import prepared_stream
 from cryopares_core.model.storage import load_model
 from cryopares_core.particles.order import file_order
 from cryopares_core.particles.star import read_particles
+from cryopares_core.particles.table import AS_TAKEN, FLIPPED, MULTIPLIED
 from cryopares_core.volumes.maps import resample_map
 from cryopares_core.volumes.particle_rows import SimulationSettings
 from cryopares_core.volumes.phantom import phantom_map
@@ -130,3 +133,23 @@ def test_other_pixels_and_boxes(run, tmp_path):
         batch = next(prepared_stream(table, file_order(table), card.preparation, CPU, 20))
         prepared.append((batch.images[:, 0] * card.mask()).flatten(1))
     assert torch.nn.functional.cosine_similarity(*prepared).min() > 0.98
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "told"),
+    [
+        ("phase_flip", FLIPPED, ""),
+        ("phase_flip", MULTIPLIED, "multiplied by their CTFs"),
+        ("concat_phase_flip", MULTIPLIED, "multiplied by their CTFs"),
+        ("ctf_multiply", MULTIPLIED, ""),
+        ("none", AS_TAKEN, ""),
+        ("none", FLIPPED, "looks at pictures as they come"),
+    ],
+)
+def test_pictures_that_came_corrected_are_warned_of_where_it_matters(particles, tmp_path, mode, kind, told):
+    _, card = load_model(
+        untrained_run(tmp_path, ["half1"], config=[f"datamanager.particlesDataset.ctf_correction={mode}"]) / "half1"
+    )
+    table, _ = read_particles(particles / "particles.star")
+    problems, remarks = fit_problems(replace(table, ctf=replace(table.ctf, corrected=np.full(N, kind))), card)
+    assert problems == [] and len(remarks) == bool(told) and all(told in remark for remark in remarks)

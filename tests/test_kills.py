@@ -10,7 +10,7 @@ import torch
 from runs import TrainingProcess, folder_of_particles, metrics, run_words
 
 EPOCHS = ("--n_epochs", "8")
-KILLS = 20
+KILLS = 22
 
 
 @pytest.fixture(scope="module")

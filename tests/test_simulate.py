@@ -142,7 +142,7 @@ def test_bad_pictures_are_named_all_at_once(simulated: Path, tmp_path: Path) -> 
 def test_memory_is_checked_first(simulated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table, _ = read_particles([simulated / "particles.star"], simulated)
     monkeypatch.setattr("cryopares_core.particles.prepare.free_memory_bytes", lambda: 1e6)
-    with pytest.raises(UserError, match="of memory"):
+    with pytest.raises(UserError, match=r"\d+ MB of memory, and 1 MB are free"):
         prepare_particles(table, PreprocessSettings())
 
 

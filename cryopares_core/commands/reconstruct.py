@@ -12,7 +12,7 @@ from cryopares_core.commands.shell import run
 from cryopares_core.config.cli import build_parser, parse_args
 from cryopares_core.config.reconstruct_arguments import ReconstructArguments
 from cryopares_core.errors import UserError
-from cryopares_core.progress import size_text
+from cryopares_core.progress import Countdown, size_text
 
 logger = logging.getLogger(__name__)
 DESCRIPTION = "Reconstruct two half maps and the whole map from particles with poses, with their Fourier shell correlation."
@@ -30,7 +30,6 @@ def _main(argv: Optional[Sequence[str]]) -> None:
     arguments = parse_args(parser, argv).arguments
     from cryopares_core.geometry.symmetry import point_group
     from cryopares_core.machine import Place, device_of
-    from cryopares_core.progress import Countdown
     from cryopares_core.volumes.half_map_files import write_half_maps
     from cryopares_core.volumes.half_maps import reconstruct_half_maps
 

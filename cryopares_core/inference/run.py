@@ -34,7 +34,6 @@ from cryopares_core.training.account import kept_warnings
 from cryopares_core.training.phases import Phases
 
 logger = logging.getLogger(__name__)
-NAMES_SHOWN = 5
 
 
 def run_inference(arguments: InferArguments) -> Path:
@@ -132,11 +131,10 @@ def _remove_leftovers(folder: Path) -> None:
 def _tell_of_broken(results: Results) -> None:
     broken = np.flatnonzero(results.broken)
     if len(broken):
-        names = ", ".join(results.table.picture_names(broken[:NAMES_SHOWN])) + (", …" if len(broken) > NAMES_SHOWN else "")
         logger.warning(
             "%s pictures are constant or have impossible values (NaN, infinite, huge): they are left out (%s); in all.star their "
             "confidence is 0",
-            *(f"{len(broken):,}", names),
+            *(f"{len(broken):,}", results.table.names_for_a_sentence(broken)),
         )
 
 

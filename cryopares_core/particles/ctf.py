@@ -44,8 +44,8 @@ class CtfTensors:
 
     def chosen(self, indices: Tensor, device: torch.device | str = "cpu") -> CtfTensors:
         """Those of some indices `(k,)`, on a device."""
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        return _of_columns({name: column[indices].to(device) for name, column in columns.items() if column is not None})
+        columns: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return CtfTensors(**{name: column[indices].to(device) for name, column in columns.items() if column is not None})
 
     def where(self, as_taken: Tensor, flipped: Tensor | float, multiplied: Tensor | float) -> Tensor:
         """Of values `(b, …)` for each particle those that fit how its picture came."""
@@ -60,18 +60,18 @@ class CtfTensors:
         """
         return planes if self.corrected is None else self.where(planes, planes.abs(), planes.square())
 
-
-def _of_columns(columns: dict[str, Tensor]) -> CtfTensors:
-    return CtfTensors(**columns)
+    def left_to_multiply(self, planes: Tensor) -> Tensor:
+        """By what pictures as they came have to be multiplied, so that they are as taken times their CTFs, `planes` `(b, …)`."""
+        return planes if self.corrected is None else self.where(planes, planes.abs(), 1.0)
 
 
 def ctf_tensors(ctf: Any, indices: Any = slice(None), device: torch.device | str = "cpu") -> CtfTensors:
     """Particles `indices` of any object with the fields of `CtfTensors` (arrays of one length), as tensors."""
-    columns = {field.name: getattr(ctf, field.name)[indices] for field in fields(CtfTensors)}
+    columns: dict[str, Any] = {field.name: getattr(ctf, field.name)[indices] for field in fields(CtfTensors)}
     if not np.any(columns["corrected"]):
         del columns["corrected"]
     # Columns of a data frame may be read-only, which tensors cannot be: they are copied.
-    return _of_columns({name: torch.tensor(c, dtype=torch.float32, device=device) for name, c in columns.items()})
+    return CtfTensors(**{name: torch.tensor(c, dtype=torch.float32, device=device) for name, c in columns.items()})
 
 
 def ctf_2d(ctf: CtfTensors, pixel_size_angs: float, image_size_px: int) -> Tensor:

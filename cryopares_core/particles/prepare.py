@@ -14,6 +14,7 @@ from torch import Tensor
 from cryopares_core.errors import UserError
 from cryopares_core.memory import free_memory_bytes
 from cryopares_core.particles.ctf import ctf_tensors
+from cryopares_core.particles.order import file_order
 from cryopares_core.particles.preprocess import Preprocessor, PreprocessSettings
 from cryopares_core.particles.stacks import read_images
 from cryopares_core.particles.table import ParticleTable
@@ -132,7 +133,7 @@ def _prepared(
 
 def batches_of_files(table: ParticleTable, batch_size: int) -> Iterator[np.ndarray]:
     """Indices of pictures of one box and pixel size, in the order in which they lie in the files."""
-    order = np.lexsort((table.slice_id, table.stack_id, table.pixel_size_angs, table.image_size_px))
+    order = file_order(table)
     pixel, box = table.pixel_size_angs[order], table.image_size_px[order]
     borders = np.flatnonzero((pixel[1:] != pixel[:-1]) | (box[1:] != box[:-1])) + 1
     for group in np.split(order, borders):

@@ -51,7 +51,7 @@ class PreprocessSettings:
         if self.ctf_mode == "none":
             return [None]
         if self.ctf_mode == "ctf_multiply":
-            return [planes if ctf.corrected is None else ctf.where(planes, planes.abs(), 1.0)]
+            return [ctf.left_to_multiply(planes)]
         signs = torch.where(planes < 0, -1.0, 1.0)
         flipping = ctf.where(signs, 1.0, 1.0)
         if self.ctf_mode == "phase_flip":

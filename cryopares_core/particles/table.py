@@ -13,6 +13,7 @@ import pandas as pd
 from cryopares_core.particles.starwrite import write_tables
 
 AS_TAKEN, FLIPPED, MULTIPLIED = 0, 1, 2
+NAMES_SHOWN = 5
 ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 
 
@@ -95,6 +96,10 @@ class ParticleTable:
         """Of particles `(k,)`, as they stand in the STAR file."""
         names: list[str] = self.particles["rlnImageName"].iloc[indices].tolist()
         return names
+
+    def names_for_a_sentence(self, indices: np.ndarray) -> str:
+        """Of the first of particles `(k,)`."""
+        return ", ".join(self.picture_names(indices[:NAMES_SHOWN])) + (", …" if len(indices) > NAMES_SHOWN else "")
 
     def write_star(self, path: Path, extra_columns: Mapping[str, Any] | None = None) -> None:
         """Write a RELION STAR file, all or nothing. Cells that were read keep their text; `extra_columns` are added or replaced."""

@@ -35,7 +35,6 @@ OF_THE_MACHINE = ("n_threads", "accelerator", "overwrite", "chunk_size")
 MOVES, SUMMARY = ".moves.csv", ".moves.json"
 FIGURE_OF_MERIT = "rlnParticleFigureOfMerit"
 CSV_COLUMNS = ("score", "gain", "moved_degs", "moved_angs", "kept_start", "broken")
-NAMES_SHOWN = 5
 MANY = 0.2
 
 
@@ -130,10 +129,9 @@ def _tell(table: ParticleTable, refined: RefinedPoses) -> None:
     """What the user should know of the result."""
     found, broken = _summary(refined), np.flatnonzero(refined.broken)
     if len(broken):
-        names = ", ".join(table.picture_names(broken[:NAMES_SHOWN])) + (", …" if len(broken) > NAMES_SHOWN else "")
         logger.warning(
             "%s pictures are constant or have impossible values (NaN, infinite, huge): they keep their poses, with score 0 (%s)",
-            *(f"{len(broken):,}", names),
+            *(f"{len(broken):,}", table.names_for_a_sentence(broken)),
         )
     logger.info(
         "Poses turned by %.2f° and shifts moved by %.2f Å (medians); the correlation with the map rose by %.4f to %.4f",

@@ -32,4 +32,4 @@ class Transfers:
             return ones, ones
         chosen = self._ctf.chosen(indices)
         ctf = self._at(chosen)
-        return ctf if chosen.corrected is None else chosen.where(ctf, ctf.abs(), 1.0), ctf.square()
+        return chosen.left_to_multiply(ctf), ctf.square()
