@@ -46,7 +46,7 @@ def reconstruct(job: Job, results: Results) -> Results:
         return results
     progress = Countdown("Added to the map", "pictures")
     with job.phases("reconstruction"):
-        half_maps = reconstruct_half_maps(kept, job.card.symmetry, job.device, progress=progress)
+        half_maps = reconstruct_half_maps(kept, job.symmetry, job.device, progress=progress)
         path = write_half_maps(job.results_dir / RECONSTRUCTION, half_maps)
     logger.info("The map of %s particles, %s, has a resolution of %.3g Å", f"{len(kept):,}", path, half_maps.resolution_angs)
     return results
