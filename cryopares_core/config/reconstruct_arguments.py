@@ -51,9 +51,8 @@ class ReconstructArguments:
         if self.mask_fname is not None and self.mask_radius_angs is not None:
             problems.append("--mask_fname and --mask_radius_angs exclude each other: give one.")
         if self.b_factor not in (AUTO, NONE) and not self._is_b_factor():
-            problems.append(
-                f"--b_factor={self.b_factor}: expected {AUTO}, {NONE} or a number of Å^2 from -{MAX_B_FACTOR:g} to {MAX_B_FACTOR:g}."
-            )
+            limits = f"from -{MAX_B_FACTOR:g} to {MAX_B_FACTOR:g}"
+            problems.append(f"--b_factor={self.b_factor}: expected {AUTO}, {NONE} or a number of Å^2 {limits}.")
         return problems
 
     def wanted_b_factor(self) -> Union[float, str, None]:

@@ -50,7 +50,10 @@ class AutoMask:
 
 
 def auto_mask(first: Tensor, second: Tensor, pixel_size_angs: float) -> AutoMask | None:
-    """The mask of two half maps `(n, n, n)`; None where they show no particle: too little agreement, or no region that stands out."""
+    """The mask of two half maps `(n, n, n)`; None where they show no particle.
+
+    That is where they agree in too few shells, where no region stands out, and where nearly all of the sphere does.
+    """
     size = len(first)
     coarse = coarse_side(size, pixel_size_angs)
     halves = [resized(half, coarse) for half in (first, second)]

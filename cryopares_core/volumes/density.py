@@ -32,7 +32,8 @@ def sampling_density(weights: Tensor, workers: int = 1) -> Tensor:
     density = smoothed(weights, workers)
     lowest = (MIN_SHARE * weights.mean()).clamp(min=1e-30)
     for _ in range(STEPS - 1):
-        density *= smoothed(weights / density.clamp(min=lowest), workers)
+        ratio = density.clamp(min=lowest)
+        density *= smoothed(torch.div(weights, ratio, out=ratio), workers)
     return density
 
 

@@ -43,7 +43,8 @@ def write_half_maps(
 ) -> Path:
     """Write maps, mask, correlations and their plot, each all or nothing, and last a summary; returns the path of the whole map.
 
-    `about` is what else the summary shall tell; `sharpened` goes into a file of its own, where it holds a map. Where `reconstruction.json` stands, all files are of one reconstruction.
+    `about` is what else the summary shall tell; `sharpened` goes into a file of its own, where it holds a map. Where
+    `reconstruction.json` stands, all files are of one reconstruction.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ MEMORY_SHARE = 0.8  # of what is free
 PIXEL_TOLERANCE = 1e-3
 # Memory for each voxel of a map while it is made and while the correlations are computed, and for each picture's pixel and thread.
 BYTES_TO_MAP, BYTES_TO_CORRELATE, BYTES_OF_THREAD = 28, 56, 2500
-SLACK = 1.1  # freed memory cannot all be used again
+SLACK = 1.2  # freed memory cannot all be used again
 SHOWN = 5
 
 
