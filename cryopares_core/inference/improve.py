@@ -122,4 +122,4 @@ def take_refined(job: Job, results: Results) -> Results:
     shifts, broken = refined.shifts_angs[:, None], results.broken | refined.broken
     right = found.near if job.arguments.used_evidence == NETWORK else found.confidence
     confidence = right.sum(axis=1, keepdims=True).clip(0, 1) * ~broken[:, None]
-    return Results(results.table, refined.eulers_degs[:, None], confidence, shifts, broken)
+    return Results(results.table, refined.eulers_degs[:, None], confidence, shifts, broken, results.disagreement_degs)

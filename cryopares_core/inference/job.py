@@ -23,7 +23,7 @@ from cryopares_core.inference.inputs import asked
 from cryopares_core.inference.models import TrainedModel, load_models, model_folders
 from cryopares_core.inference.particles import NewParticles, read_new_particles
 from cryopares_core.inference.policy import Assignment, assign, without_models
-from cryopares_core.inference.results import ALL, FURTHER, KEPT
+from cryopares_core.inference.results import ALL, FURTHER, KEPT, Selection
 from cryopares_core.machine import Place, device_of
 from cryopares_core.model.storage import ModelCard, read_card
 from cryopares_core.particles.order import file_order
@@ -67,6 +67,11 @@ class Job:
         return Path(self.arguments.results_dir)
 
     @property
+    def selection(self) -> Selection:
+        """Which particles to keep."""
+        return Selection(self.arguments.confidence_threshold, self.arguments.consensus_max_error_degs)
+
+    @property
     def card(self) -> ModelCard:
         """What the models have in common."""
         return next(iter(self.models.values())).card
@@ -97,7 +102,9 @@ def prepare_job(arguments: InferArguments, place: Place, checkpoint_dir: Path | 
         card = read_card(next(iter(folders.values()))) if folders else None
         particles = _read(arguments, card)
         if folders:
-            assignment, told = assign(arguments.policy, arguments.model, folders, particles.table.half_set)
+            assignment, told = assign(
+                *(arguments.policy, arguments.model, folders, particles.table.half_set), arguments.asks_consensus
+            )
         else:
             assignment, told = without_models(len(particles.table)), "No model: an exhaustive search against the map"
         models = load_models(folders, assignment.names)
@@ -221,6 +228,7 @@ def _about(arguments: InferArguments, particles: NewParticles, models: dict[str,
         "the content of the stacks": stacks_digest(particles.table.stack_paths),
         "--checkpoint_dir": {name: _fingerprint(model) for name, model in models.items()},
         **{f"--{name}": getattr(arguments, name) for name in ("policy", "model", "top_k", "quarter_turns")},
+        "--consensus": arguments.asks_consensus,
         **_about_search(arguments),
     }
 

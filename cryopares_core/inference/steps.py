@@ -30,16 +30,15 @@ def steps_of(arguments: InferArguments) -> list[Step]:
 
 def write(job: Job, results: Results) -> Results:
     """The STAR files, and numbers by view direction."""
-    threshold = job.arguments.confidence_threshold
     with job.phases("writing"):
-        write_particles(job.results_dir, results, threshold)
-        write_views(job.results_dir / VIEWS, results, threshold)
+        write_particles(job.results_dir, results, job.selection)
+        write_views(job.results_dir / VIEWS, results, job.selection)
     return results
 
 
 def reconstruct(job: Job, results: Results) -> Results:
     """Half maps of the particles kept, and the map of both, in a folder of their own."""
-    kept = results.posed_table().subset(np.flatnonzero(results.kept(job.arguments.confidence_threshold)))
+    kept = results.posed_table().subset(np.flatnonzero(results.kept(job.selection)))
     empty = sorted({1, 2} - set(kept.half_set.tolist()))
     if empty:
         remove_half_maps(job.results_dir / RECONSTRUCTION)  # those of an earlier threshold
