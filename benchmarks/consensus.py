@@ -48,7 +48,7 @@ def run() -> None:
         for evidence in asked.evidence
         for row in measure(star, asked.model, asked.out / f"{star.parent.name}_{evidence}", evidence)
     ]
-    print(
+    print(  # noqa: T201 -- a table for the terminal
         "| | disagreement below | kept | mean error | median error | under 5° | processor |",
         "|---|---|---|---|---|---|---|",
         *rows,
