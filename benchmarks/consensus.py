@@ -21,7 +21,7 @@ def measure(star: Path, model: Path, out: Path, evidence: str) -> list[str]:
     words = ["--particles_star_fname", star, "--checkpoint_dir", model, "--results_dir", out, "--evidence", evidence]
     assert main([*map(str, words), "--consensus", "True", "--n_threads", "1", "--accelerator", "cpu"]) == 0
     seconds = time.process_time() - begun
-    truth, found = (read_particles(path)[0] for path in (star, out / "particles.star"))
+    truth, found = (read_particles(path, star.parent)[0] for path in (star, out / "particles.star"))
     first, second = (euler_degs_to_matrix(torch.from_numpy(table.eulers_deg).double()) for table in (truth, found))
     error, apart = pose_error_degs(first, second).numpy(), np.array(found.particles[COLUMN], dtype=float)
     rows = []
