@@ -14,8 +14,11 @@ from cryopares_core.inference.results import Results, Selection
 from cryopares_core.model.storage import load_model
 from cryopares_core.particles.star import read_particles
 from cryopares_core.plots.consensus import consensus_edges_degs, histogram_median
+from cryopares_core.search.prior import NetworkPrior
 from cryopares_core.volumes.maps import write_map
+from cryopares_core.volumes.particle_rows import SimulationSettings
 from cryopares_core.volumes.phantom import phantom_map
+from cryopares_core.volumes.simulate import simulate_particles
 
 CPU = torch.device("cpu")
 COLUMN = "rlnPoseConsensusAngularError"
@@ -37,6 +40,11 @@ def rows_of(folder):
 
 def matrices(rows):
     return euler_degs_to_matrix(torch.tensor(rows[ANGLES].to_numpy(dtype=np.float64)))
+
+
+def turned_phantom():
+    """By 90 degrees about z."""
+    return np.rot90(phantom_map(SIZE, SAMPLING), axes=(1, 2)).copy()  # [z, y, x]
 
 
 def by_both_networks(particles, run, symmetry):
@@ -97,8 +105,15 @@ def test_nothing_agrees_is_told(compared, particles, run, capsys):
     infer(particles, run, compared, "--consensus", "True")
 
 
-def test_a_search_compares_networks_and_maps_of_both_half_sets(particles, run, tmp_path):
+@pytest.mark.parametrize(
+    ("prior", "snr"), [(NetworkPrior(), 5.0), (NetworkPrior(1000.0, 1e-300), 0.01)], ids=["map decides", "network decides"]
+)
+def test_a_search_compares_networks_and_maps_of_both_half_sets(tmp_path, monkeypatch, prior, snr):
     """With the half sets of all particles exchanged, each gets the pose that it was compared with."""
+    monkeypatch.setattr("cryopares_core.inference.posterior.FLAT", prior)
+    run, particles = untrained_run(tmp_path), tmp_path / "particles"
+    simulate_particles(phantom_map(SIZE, SAMPLING), SAMPLING, particles, SimulationSettings(n_particles=30, snr=snr, seed=3))
+    write_map(run / "half2" / "starting_map.mrc", turned_phantom(), SAMPLING)
     more = ["--consensus", "True", "--evidence", "both", "--particles_dir", particles]
     content = starfile.read(particles / "particles.star")
     content["particles"]["rlnRandomSubset"] = 3 - content["particles"]["rlnRandomSubset"]
@@ -106,14 +121,15 @@ def test_a_search_compares_networks_and_maps_of_both_half_sets(particles, run, t
     one = infer(particles, run, tmp_path / "one", *more)
     two = infer(tmp_path / "exchanged.star", run, tmp_path / "two", *more)
     apart = pose_error_degs(matrices(one), matrices(two)).numpy()
-    assert np.median(np.abs(one[COLUMN] - apart)) < 0.1 and np.abs(one[COLUMN] - two[COLUMN]).median() < 0.1
+    # Each run learns its own noise, which moves the poses of noisy images a little.
+    assert np.median(np.abs(one[COLUMN] - apart)) < 1 and np.abs(one[COLUMN] - two[COLUMN]).median() < 1
+    by_map = np.abs(one[COLUMN] - 90).median()
+    assert by_map < 3 if prior.is_flat else by_map > 5 and one[COLUMN].median() > 10
 
 
 def test_maps_alone_are_compared(particles, tmp_path):
     """The second map is turned by 90 degrees about z, and so are its poses against the first's."""
-    volume = phantom_map(SIZE, SAMPLING)
-    turned = np.rot90(volume, axes=(1, 2)).copy()  # [z, y, x]
-    for name, one in (("one.mrc", volume), ("two.mrc", turned)):
+    for name, one in (("one.mrc", phantom_map(SIZE, SAMPLING)), ("two.mrc", turned_phantom())):
         write_map(tmp_path / name, one, SAMPLING)
     fixed = ["--particles_star_fname", particles / "particles.star", "--results_dir", tmp_path / "out", "--accelerator", "cpu"]
     maps = ["--reference_fname", tmp_path / "one.mrc", "--reference_half2_fname", tmp_path / "two.mrc"]
