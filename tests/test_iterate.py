@@ -12,7 +12,7 @@ import torch
 
 from cryopares_core.commands.refine import main
 from cryopares_core.errors import UserError
-from cryopares_core.geometry.rotations import DEGREES, euler_degs_to_matrix, pose_error_degs, rotvec_to_matrix
+from cryopares_core.geometry.rotations import DEGREES, euler_degs_to_matrix, pose_error_degs, random_rotations, rotvec_to_matrix
 from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.refinement.half_sets import HalfSetRefiner, shards_of
@@ -153,15 +153,29 @@ def test_more_iterations_continue_and_others_are_refused(particles: ParticleTabl
         iterate_refinement(particles, truth(particles), torch.from_numpy(particles.shifts_angs), SETTINGS, tmp_path / "it")
 
 
+def aligned(noise: ParticleTable, tries: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best of several random poses, each refined against one map: noise that resembles the map as far as it can."""
+    one, settings = Reference(phantom_map(BOX, APIX), APIX), RefineSettings(24.0, RADIUS, 30.0, expected_error_degs=10.0)
+    poses = random_rotations(tries * len(noise), torch.Generator().manual_seed(5)).view(len(noise), tries, 3, 3)
+    found = refine_poses(noise, {1: one, 2: one}, poses, torch.zeros(len(noise), 2), settings)
+    return torch.from_numpy(found.poses), torch.from_numpy(found.shifts_angs)
+
+
 def test_noise_gains_nothing(noise: ParticleTable, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Poses aligned with a map, so that noise looks like it as far as it can."""
-    one, (poses, shifts) = Reference(phantom_map(BOX, APIX), APIX), starts(noise)
-    aligned = refine_poses(noise, {1: one, 2: one}, poses[:, None], shifts, RefineSettings(24.0, RADIUS, expected_error_degs=10.0))
-    found = torch.from_numpy(aligned.poses), torch.from_numpy(aligned.shifts_angs)
-    done = iterate_refinement(noise, *found, SETTINGS, tmp_path / "iterations")
+    poses, shifts = starts(noise)
+    done = iterate_refinement(noise, poses, shifts, SETTINGS, tmp_path / "iterations")
     assert not done.agree and done.best.number == 0 and "share no detail" in caplog.text
-    assert np.array_equal(done.poses.poses, aligned.poses)
+    assert np.allclose(done.poses.poses, poses)
     assert read_own_maps(done.iterations[-1].folder).correlation[3:].abs().mean() < 0.2
+
+
+def test_noise_that_was_aligned_with_a_map_loses_its_detail(
+    noise: ParticleTable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = iterate_refinement(noise, *aligned(noise, 8), SETTINGS, tmp_path / "iterations")
+    correlation = [read_own_maps(one.folder).correlation[3:11].mean() for one in done.iterations]
+    assert correlation[0] > 0.5 and correlation[-1] < correlation[0] - 0.15
+    assert not done.agree and "came from the reference" in caplog.text
 
 
 def test_it_stops_when_nothing_moves(particles: ParticleTable, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +46,10 @@ class HalfSetRefiner:
         self._poses, self._shifts = poses[mine, None], shifts_angs[mine]
         self._refiner = Refiner(table.subset(mine), {half: maps.reference(half)}, settings, device)
         self._refiner.calibrate(self._poses, self._shifts)
+        # Images are part of their own half map, so that an amplitude learned from them is too large where the map is noise. The map
+        # is filtered by the correlation with the other half set instead.
+        weights = self._refiner.weights.items()
+        self._refiner.weights = {kind: replace(one, amplitude=torch.ones_like(one.amplitude)) for kind, one in weights}
 
     def of(self, indices: np.ndarray) -> np.ndarray:
         """The places in `indices` `(m,)` of the table that belong to this half set."""

@@ -25,6 +25,7 @@ from cryopares_core.refinement.results import RefinedPoses, not_refined
 
 logger = logging.getLogger(__name__)
 BETTER = 0.99  # a resolution below this share of the best one so far is an improvement
+LOSS = 1.15  # a final resolution above so many times that of the starts is a loss
 PATIENCE = 2  # iterations without an improvement
 
 
@@ -35,9 +36,10 @@ class Iterated:
     Attributes
     ----------
     poses : of the best iteration
-    best : the iteration with the best resolution of its half maps; its folder holds them. Number 0 stands for the starts
+    best : the iteration with the best resolution of its half maps, which lie in its folder. Number 0, the starts, where the half
+        maps share no detail; the last, where they lose detail
     iterations : all, that of the starts first
-    agree : False where the half maps share no detail: the poses are the starts then
+    agree : False where the half maps share no detail, or lose much of what they shared at the start
     """
 
     poses: RefinedPoses
@@ -89,9 +91,35 @@ def iterate_refinement(
         left = (settings.max_iterations - number) * (time.perf_counter() - started)
         if left and maps.agree:
             logger.info("At most %s for the iterations left", format_seconds(left))
-    _warn_of_nothing(done, maps)
-    best = min(done[1:] or done, key=lambda one: one.resolution_angs) if maps.agree else done[0]
-    return Iterated(poses[best.number], best, tuple(done), maps.agree)
+    best = _best(done, maps)
+    return Iterated(poses[best.number], best, tuple(done), maps.agree and not _lost(done))
+
+
+def _best(done: Sequence[Iteration], maps: OwnMaps) -> Iteration:
+    """The iteration to take; warns where none can be trusted."""
+    first, last = done[0], done[-1]
+    if not maps.agree:
+        logger.warning(
+            "The half maps of iteration %s share no detail (FSC 0.5 at %.3g Å): the images may be noise, or the poses wrong. The "
+            "poses stay as they were.",
+            *(last.number, maps.limit_angs),
+        )
+        return first
+    if _lost(done):
+        logger.warning(
+            "The half maps of the starting poses agree to %.3g Å, and to %.3g Å once each half set follows its own map: the detail "
+            "between came from the reference, not from the images. The images may be noise, or the poses wrong.",
+            *(first.resolution_angs, last.resolution_angs),
+        )
+        return last
+    return min(done[1:] or done, key=lambda one: one.resolution_angs)
+
+
+def _lost(done: Sequence[Iteration]) -> bool:
+    """Whether detail that the half maps had in common is lost. Noise that was aligned with a map resembles it (Henderson 2013,
+    doi:10.1073/pnas.1314449110), but not when each half set follows its own map.
+    """
+    return done[-1].resolution_angs > LOSS * done[0].resolution_angs
 
 
 def _reason_to_stop(done: Sequence[Iteration], settings: IterateSettings) -> str:
@@ -106,13 +134,3 @@ def _reason_to_stop(done: Sequence[Iteration], settings: IterateSettings) -> str
     if earlier and min(resolutions[-PATIENCE:]) >= BETTER * min(earlier):
         return f"the resolution did not improve in {PATIENCE} iterations"
     return ""
-
-
-def _warn_of_nothing(done: Sequence[Iteration], maps: OwnMaps) -> None:
-    if not maps.agree:
-        logger.warning(
-            "The half maps of iteration %s share no detail (FSC 0.5 at %.3g Å): the images may be noise, or the poses wrong. The "
-            "poses stay as they were.",
-            done[-1].number,
-            maps.limit_angs,
-        )

@@ -19,7 +19,7 @@ from cryopares_core.particles.table import ParticleTable
 from cryopares_core.plots.fsc import read_fsc
 from cryopares_core.progress import Countdown
 from cryopares_core.refinement.maps import Reference
-from cryopares_core.volumes.fsc import first_below, resolution_angs
+from cryopares_core.volumes.fsc import THRESHOLD, first_below, resolution_angs
 from cryopares_core.volumes.half_map_files import FSC_CSV, HALVES, SUMMARY, write_half_maps
 from cryopares_core.volumes.half_maps import reconstruct_half_maps
 from cryopares_core.volumes.maps import read_map
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 LIMIT_THRESHOLD = 0.5  # of the FSC: detail that is finer brings in more noise than signal
 MIN_CORRELATION = 0.05  # a shell below this, and all after it, is noise
 LOCK = ".maps.lock"
+FIRST_SHELL = 3
 MIN_SHELLS = 5  # coarser detail, of a fifth of the box, does not tell a pose
 
 
@@ -47,12 +48,18 @@ class OwnMaps:
     @property
     def resolution_angs(self) -> float:
         """Where the correlation falls below 0.143."""
-        return resolution_angs(self.correlation, self.size_angs)
+        return self._resolution_angs(THRESHOLD)
 
     @property
     def limit_angs(self) -> float:
         """The finest detail to refine with."""
-        return resolution_angs(self.correlation, self.size_angs, LIMIT_THRESHOLD)
+        return self._resolution_angs(LIMIT_THRESHOLD)
+
+    def _resolution_angs(self, threshold: float) -> float:
+        """The first shells hold the background rather than the particle: they do not decide."""
+        correlation = self.correlation.clone()
+        correlation[:FIRST_SHELL] = 1
+        return resolution_angs(correlation, self.size_angs, threshold)
 
     @property
     def agree(self) -> bool:
@@ -62,7 +69,7 @@ class OwnMaps:
     def reference(self, half: int) -> Reference:
         """The map of half set 1 or 2, each shell multiplied by its correlation: Wiener's filter of a half map, S / (S + N)."""
         weight = self.correlation.clamp(0, 1).clone()
-        weight[first_below(weight, MIN_CORRELATION) :] = 0
+        weight[FIRST_SHELL + first_below(weight[FIRST_SHELL:], MIN_CORRELATION) :] = 0
         return Reference(filtered(self.halves[half - 1], weight), self.pixel_size_angs)
 
 
