@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--radius_angs", type=float, default=110.0)
     parser.add_argument("--first_angs", type=float, default=15.0, help="resolution limit against the reference")
     parser.add_argument("--wrong", type=float, default=0.05)
+    parser.add_argument("--equal_weights", action="store_true", help="not by the correlation with the map")
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -105,7 +106,12 @@ def main() -> None:
     first = refine_poses(table, {1: one, 2: one}, poses[:, None], shifts, local)
     poses, shifts = torch.from_numpy(first.poses), torch.from_numpy(first.shifts_angs)
     print(f"state A, {time.process_time() - began:.1f} s:", errors_text(table, poses.double(), shifts.numpy()), flush=True)
-    settings = IterateSettings(arguments.iterations, mask_radius_angs=arguments.radius_angs, copies=arguments.copies)
+    settings = IterateSettings(
+        arguments.iterations,
+        mask_radius_angs=arguments.radius_angs,
+        copies=arguments.copies,
+        weight_by_score=not arguments.equal_weights,
+    )
     with tempfile.TemporaryDirectory() as folder:
         for count in range(arguments.iterations + 1):  # each resumes the one before
             began = time.process_time()

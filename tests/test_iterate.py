@@ -200,6 +200,19 @@ def test_particles_of_weight_0_do_not_count(particles: ParticleTable, tmp_path: 
         assert np.allclose(first, second, atol=1e-5 * np.abs(second).max())
 
 
+def test_wrong_poses_count_less(particles: ParticleTable, tmp_path: Path) -> None:
+    """With a third of the poses wrong, the map is nearer to the truth."""
+    poses, shifts = starts(particles, 2.0, 2.0)
+    poses[::3] = random_rotations(len(poses[::3]), torch.Generator().manual_seed(2)).double()
+    true, found = torch.from_numpy(phantom_map(BOX, APIX)), []
+    for name, weighted in (("plain", False), ("weighted", True)):
+        settings = replace(SETTINGS, max_iterations=1, weight_by_score=weighted)
+        done = iterate_refinement(particles, poses, shifts, settings, tmp_path / name)
+        volume = torch.from_numpy(read_map(done.iterations[-1].folder / MAP)[0])
+        found.append(shell_correlation(volume, true)[4:13].mean())
+    assert found[1] > found[0] + 0.005
+
+
 def test_the_filter_multiplies_each_shell() -> None:
     volume = torch.randn(12, 12, 12, generator=torch.Generator().manual_seed(0)).numpy()
     weight = torch.linspace(1, 0, 7)

@@ -49,6 +49,7 @@ class IterateSettings:
     max_angle_degs, max_shift_angs : a particle that moved further within an iteration keeps its start
     still_degs, still_angs : nothing moves where the medians of an iteration are below both
     copies : poses of the local posterior that each particle is reconstructed with, even; 0 takes the best pose alone
+    weight_by_score : weight particles by their correlation with the half map of the iteration before
     use_ctf : False where images are corrected already, or have no CTF
     chunk_size : particles after which poses are saved
     """
@@ -62,6 +63,7 @@ class IterateSettings:
     still_degs: float = 0.3
     still_angs: float = 0.3
     copies: int = 4
+    weight_by_score: bool = True
     use_ctf: bool = True
     chunk_size: int = 10_000
 
@@ -84,14 +86,8 @@ class IterationRun:
     def __init__(
         self, table: ParticleTable, settings: IterateSettings, folder: Path, device: torch.device, weights: np.ndarray, rank: int
     ):
-        self.table, self.settings, self.folder, self.device, self.weights, self.rank = (
-            table,
-            settings,
-            folder,
-            device,
-            weights,
-            rank,
-        )
+        self.table, self.settings, self.folder = table, settings, folder
+        self.device, self.weights, self.rank = device, weights, rank
 
     def begin(self, start: RefinedPoses, about: Mapping[str, Any]) -> None:
         """Claim the folder for these particles, starts and settings; more iterations may be asked for later."""
@@ -113,9 +109,13 @@ class IterationRun:
         return self.folder / f"iteration_{number:02d}"
 
     def maps(self, number: int, found: RefinedPoses) -> OwnMaps:
-        """The half maps of these poses, each particle spread over its local posterior where that is known."""
-        settings, used = self.settings, np.flatnonzero((self.weights > 0) & ~(found.broken & (number > 0)))
-        part, weights = self.table.subset(used), self.weights[used]
+        """The half maps of these poses, each particle spread over its local posterior where that is known, and weighted by its
+        correlation with the map: wrong poses and poor images correlate less.
+        """
+        settings = self.settings
+        weights = self.weights * found.score.clip(0) if number and settings.weight_by_score else self.weights
+        used = np.flatnonzero((weights > 0) & ~(found.broken & (number > 0)))
+        part, weights = self.table.subset(used), weights[used]
         poses, shifts = torch.from_numpy(found.poses[used]), torch.from_numpy(found.shifts_angs[used])
         covariance = torch.from_numpy(found.covariance[used]) if isinstance(found, PosteriorPoses) else None
         posed, rows = spread(part, poses, shifts, covariance, settings.copies, number)
