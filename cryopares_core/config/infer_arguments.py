@@ -107,6 +107,15 @@ class InferArguments:
     reconstruct: bool = param(
         False, "Make half maps of the particles kept, and their Fourier shell correlation.", label="Reconstruct a map?"
     )
+    iterations: int = param(
+        0,
+        "Maximum number of iterations after that against the particles' own half maps: half maps of the poses, poses by the half "
+        "maps, at a resolution that rises with their FSC, until nothing moves. Each half set is refined against its own half map. "
+        "0: none.",
+        low=0,
+        high=50,
+        label="Iterations against own half maps",
+    )
     batch_size: int = param(64, "Pictures that the network is given at once.", low=1, high=100_000, label="Batch size")
     shard_size: int = param(
         10_000, "Particles after which their poses are written down; a run that is killed loses no more.", low=1, advanced=True
@@ -121,6 +130,11 @@ class InferArguments:
     def used_evidence(self) -> str:
         """What decides: without a model, the map alone."""
         return MAP_ALONE if self.checkpoint_dir is None else self.evidence
+
+    @property
+    def makes_maps(self) -> bool:
+        """Whether half maps are wanted."""
+        return self.reconstruct or self.iterations > 0
 
     def problems(self) -> List[str]:
         """Rules that tie several options together."""

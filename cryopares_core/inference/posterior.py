@@ -39,7 +39,7 @@ def search_settings(job: Job) -> SearchSettings:
         symmetry=job.symmetry,
         mask_radius_angs=job.mask_radius_angs,
         shift_search_angs=known if wanted is None else wanted,
-        use_ctf=job.particles.table.ctf.voltage_kv.min() > 0,
+        use_ctf=bool(job.particles.table.ctf.voltage_kv.min() > 0),
         n_peaks=max(SearchSettings.n_peaks, kept),
     )
 
