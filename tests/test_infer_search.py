@@ -133,3 +133,13 @@ def test_a_model_learns_what_its_posterior_is_worth(tmp_path):
     assert read is not None and read.posterior is not None and read.prior == learned.prior
     assert np.allclose(read.posterior.right.curve, learned.posterior.right.curve, atol=1e-5)
     assert read.posterior.right.curve.shape == (5,)
+
+
+def test_iterations_end_in_own_half_maps(particles, phantom, tmp_path, capsys):
+    words_given = by_map(particles, tmp_path, "--reference_fname", phantom, "--iterations", 2)
+    assert main(words_given) == 0
+    assert (errors(tmp_path, particles) < 8).mean() > 0.9
+    assert (tmp_path / "reconstruction" / "half1_map.mrc").is_file() and (tmp_path / "iterations").is_dir()
+    assert "Fourier shell correlation" in (tmp_path / "report.html").read_text()
+    capsys.readouterr()
+    assert main(words_given) == 0 and "results of this very command" in capsys.readouterr().out

@@ -124,6 +124,15 @@ class InferArguments:
     reconstruct: bool = param(
         False, "Make half maps of the particles kept, and their Fourier shell correlation.", label="Reconstruct a map?"
     )
+    iterations: int = param(
+        0,
+        "Maximum number of iterations after that against the particles' own half maps: half maps of the poses, poses by the half "
+        "maps, at a resolution that rises with their FSC, until nothing moves. Each half set is refined against its own half map. "
+        "0: none.",
+        low=0,
+        high=50,
+        label="Iterations against own half maps",
+    )
     batch_size: int = param(64, "Pictures that the network is given at once.", low=1, high=100_000, label="Batch size")
     shard_size: int = param(
         10_000, "Particles after which their poses are written down; a run that is killed loses no more.", low=1, advanced=True
@@ -143,6 +152,11 @@ class InferArguments:
     def asks_consensus(self) -> bool:
         """Whether a second pose of each particle is found, by the model of the other half set."""
         return self.consensus or self.consensus_max_error_degs is not None
+
+    @property
+    def makes_maps(self) -> bool:
+        """Whether half maps are wanted."""
+        return self.reconstruct or self.iterations > 0
 
     def problems(self) -> List[str]:
         """Rules that tie several options together."""

@@ -69,7 +69,7 @@ def settings_of(job: Job) -> RefineSettings:
         mask_radius_angs=job.mask_radius_angs,
         expected_error_degs=error,
         shift_search_angs=0.0 if job.particles.centred or not by_network else SHIFT_SEARCH_ANGS,
-        use_ctf=job.particles.table.ctf.voltage_kv.min() > 0,
+        use_ctf=bool(job.particles.table.ctf.voltage_kv.min() > 0),
     )
 
 

@@ -128,13 +128,13 @@ def _shard_size(folder: Path, arguments: InferArguments, n: int, place: Place) -
 
 def _read(arguments: InferArguments, card: ModelCard | None) -> NewParticles:
     problems = _folder_problems(arguments) + _symmetry_problems(arguments.symmetry, card)
-    needs_halves = arguments.policy == SAME_HALF or arguments.refine or arguments.reconstruct
+    needs_halves = arguments.policy == SAME_HALF or arguments.refine or arguments.makes_maps
     try:
         folder = Path(arguments.particles_dir) if arguments.particles_dir else None
         needs_ctf = card is not None and card.preparation.ctf_mode != "none"
         particles = read_new_particles(Path(arguments.particles_star_fname), folder, needs_ctf, needs_halves)
         misfits, remarks = ([], []) if card is None else fit_problems(particles.table, card)
-        misfits += _kind_problems(particles.table) if arguments.reconstruct else []
+        misfits += _kind_problems(particles.table) if arguments.makes_maps else []
         problems += misfits
     except UserError as error:
         problems += error.problems
@@ -169,7 +169,7 @@ def _kind_problems(table: ParticleTable) -> list[str]:
     if len(boxes) == 1 and np.ptp(pixels) <= PIXEL_TOLERANCE * pixels[0]:
         return []
     return [
-        f"--reconstruct: the particles have boxes of {', '.join(map(str, boxes))} px and pixels of "
+        f"The particles have boxes of {', '.join(map(str, boxes))} px and pixels of "
         f"{', '.join(f'{pixel:g}' for pixel in pixels)} Å, and a map has one of each. Extract them again, or leave it out."
     ]
 
@@ -185,7 +185,7 @@ def _folder_problems(arguments: InferArguments) -> list[str]:
         return [f"{option}: the results would overwrite {arguments.particles_star_fname}. Give another folder."]
     begun = (folder / PREDICTIONS).is_dir() or bool(read_json(folder / FILE))
     foreign = [] if begun else [path.name for path in ours if os.path.lexists(path)]
-    foreign += [f"{RECONSTRUCTION}/{name}" for name in foreign_maps(folder / RECONSTRUCTION)] if arguments.reconstruct else []
+    foreign += [f"{RECONSTRUCTION}/{name}" for name in foreign_maps(folder / RECONSTRUCTION)] if arguments.makes_maps else []
     if foreign:
         return [f"{option}: {', '.join(foreign)} there is of something else, and would be overwritten. Give another folder."]
     return []

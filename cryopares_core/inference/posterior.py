@@ -40,7 +40,7 @@ def search_settings(job: Job) -> SearchSettings:
         symmetry=job.symmetry,
         mask_radius_angs=job.mask_radius_angs,
         shift_search_angs=known if wanted is None else wanted,
-        use_ctf=job.particles.table.ctf.voltage_kv.min() > 0,
+        use_ctf=bool(job.particles.table.ctf.voltage_kv.min() > 0),
         n_peaks=max(SearchSettings.n_peaks, kept),
     )
 
@@ -68,11 +68,13 @@ class PosteriorSearch:
             sample = sample_of(self.search)
             calibration = SearchCalibration(self.search, sample, self.shifts)
             calibration.learn_weights()
+            if len(self.search.offsets) > 1:
+                calibration.learn_low_stage()
             if job.place.rank == 0:
                 report_verdict(calibration.judge())
             self.predictors = self._predictors() if uses_network else {}
             if uses_network and len(self.search.offsets) > 1:
-                self._plan(calibration)
+                self._learn_stages(calibration)
             if self.compares:
                 self._prepare_comparison()
         teams = self._teams() if uses_network else ()
@@ -96,11 +98,9 @@ class PosteriorSearch:
     def _prepare_comparison(self) -> None:
         """A second pose of each particle, by the networks and the map of the other half set."""
         self.swapped = self.search.swapped()
-        self.others = {
-            team: PosteriorPredictor(one.predict, self.swapped, one.prior, one.plan) for team, one in self.predictors.items()
-        }
+        self.others = {team: one.on(self.swapped) for team, one in self.predictors.items()}
 
-    def _plan(self, calibration: SearchCalibration) -> None:
+    def _learn_stages(self, calibration: SearchCalibration) -> None:
         """Where each team's density says to look first."""
         sample, teams = calibration.indices, self.job.assignment.team[calibration.indices]
         log_net = torch.zeros(len(sample), len(self.search.grid))
@@ -114,8 +114,8 @@ class PosteriorSearch:
                 if len(mine):
                     log_net[rows[mine]] = predictor.log_densities(images[torch.from_numpy(mine).to(self.device)]).cpu()
         for team, predictor in self.predictors.items():
-            predictor.plan = calibration.plan(log_net, usable & (teams == team))
-            logger.debug("Team %d: %s", team, predictor.plan)
+            predictor.stage = calibration.stage(log_net, usable & (teams == team))
+            logger.debug("Team %d: %s, at low resolution: %s", team, predictor.stage, self.search.low_stage)
 
     def _prepared(self, indices: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
         """Particles `(b,)`, their prepared images, and their images as they came, batch by batch."""

@@ -10,6 +10,7 @@ import numpy as np
 from cryopares_core.config.infer_arguments import InferArguments
 from cryopares_core.inference.improve import take_refined
 from cryopares_core.inference.job import Job
+from cryopares_core.inference.own_state import iterate
 from cryopares_core.inference.results import Results, write_particles, write_views
 from cryopares_core.plots.inference import RECONSTRUCTION, VIEWS
 from cryopares_core.progress import Countdown
@@ -24,7 +25,8 @@ Step = Callable[[Job, Results], Results]
 def steps_of(arguments: InferArguments) -> list[Step]:
     """The steps in order; each gives the results on."""
     first: list[Step] = [take_refined] if arguments.refine else []
-    last: list[Step] = [reconstruct] if arguments.reconstruct else []
+    first += [iterate] if arguments.iterations else []
+    last: list[Step] = [reconstruct] if arguments.reconstruct and not arguments.iterations else []
     return [*first, write, *last]
 
 

@@ -145,7 +145,7 @@ def _time(record: InferenceRecord) -> str:
 def _map(record: InferenceRecord) -> str:
     """The correlation of the half maps, where they were made."""
     columns = read_fsc(record.folder / RECONSTRUCTION / "fsc.csv")
-    if columns is None or not record.summary["asked"].get("reconstruct"):
+    if columns is None or not any(record.summary["asked"].get(name) for name in ("reconstruct", "iterations")):
         return ""
     found, figure = read_json(record.folder / RECONSTRUCTION / "reconstruction.json"), new_figure(7.0, 4.4)
     draw_fsc(figure, columns, found.get("resolution_angs"))
