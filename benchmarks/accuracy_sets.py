@@ -67,6 +67,7 @@ def _state(letter: str, snr: float, seed: int, count: int = 1000, tag: str = "",
 STATE_A, STATE_B = _state("a", 0.1, 101, 4000), _state("b", 0.1, 102)
 GROEL = Particles("groel_train", "GroEL_1mnf_D7_64_4A.mrc", 3000, 0.1, 5, colour=2.0)
 FERRITIN = Particles("apoferritin_train", "apoferritin_O_48_3.5A.mrc", 3000, 0.1, 21)
+FERRITIN_TEST = replace(FERRITIN, name="apoferritin_test", count=500, seed=22)
 RIBOSOME = Particles("rib70s_train", "rib70s.mrc", 10000, 0.1, 1)
 BIG = _state("a", 0.02, 31, 3000, "_200px", box=200)
 TWO_STATES = [
@@ -78,12 +79,17 @@ TWO_STATES = [
 STUDIES = [
     *TWO_STATES,
     Study("groel_d7", GROEL, replace(GROEL, name="groel_test", count=500, seed=6), "D7", diameter_angs=200.0),
-    Study("apoferritin_o", FERRITIN, replace(FERRITIN, name="apoferritin_test", count=500, seed=22), "O", diameter_angs=150.0),
-    Study("junk", _state("a", 0.1, 41, 4000, "_junk", junk=0.1), _state("b", 0.1, 42, 500, "_junk", junk=0.1)),
-    Study("label_noise", STATE_A, STATE_B, noisy_labels=True),
-    Study("preferred_views", _state("a", 0.1, 51, 4000, "_pref", preferred=0.6), _state("b", 0.1, 52, 500, "_pref", preferred=0.6)),
-    Study("rib70s_10k", RIBOSOME, replace(RIBOSOME, name="rib70s_test", count=500, seed=2), epochs=5, diameter_angs=280.0),
-    Study("box_200px", BIG, _state("b", 0.02, 32, 500, "_200px", box=200), resolution_angs=10.0),
+    Study("apoferritin_o", FERRITIN, FERRITIN_TEST, "O", epochs=6, diameter_angs=150.0),
+    Study("junk", _state("a", 0.1, 41, 4000, "_junk", junk=0.1), _state("b", 0.1, 42, 500, "_junk", junk=0.1), epochs=5),
+    Study("label_noise", STATE_A, STATE_B, noisy_labels=True, epochs=5),
+    Study(
+        "preferred_views",
+        _state("a", 0.1, 51, 4000, "_pref", preferred=0.6),
+        _state("b", 0.1, 52, 500, "_pref", preferred=0.6),
+        epochs=5,
+    ),
+    Study("rib70s_10k", RIBOSOME, replace(RIBOSOME, name="rib70s_test", count=500, seed=2), epochs=3, diameter_angs=280.0),
+    Study("box_200px", BIG, _state("b", 0.02, 32, 500, "_200px", box=200), epochs=6, resolution_angs=10.0),
 ]
 
 
