@@ -26,8 +26,9 @@ PEER, MAP_ALONE = "nearest grid point", "map alone"
 METHODS = {
     "network": ["--evidence", "network"],
     "network + refine": ["--evidence", "network", "--refine"],
-    "both": ["--evidence", "both", "--refine"],
-    "map": ["--evidence", "map", "--refine"],
+    "both": ["--evidence", "both"],
+    "both + refine": ["--evidence", "both", "--refine"],
+    "map": ["--evidence", "map"],
     MAP_ALONE: [],
     PEER: ["--evidence", "network"],
 }
@@ -120,6 +121,6 @@ def infer(study: Study, method: str, given: Input, out: Path, run: Runner) -> fl
         words += ["--symmetry", study.symmetry, "--reference_fname", first, "--reference_half2_fname", second]
     else:
         words += ["--checkpoint_dir", str(given.network), *METHODS[method]]
-    if method not in ("network", PEER):
+    if "--refine" in words:
         words += ["--resolution_angs", str(study.resolution_angs)]
     return run.program("infer", words, out / "log.txt")

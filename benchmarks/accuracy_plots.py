@@ -15,6 +15,7 @@ COLOURS = {
     "network": "tab:gray",
     "network + refine": "tab:blue",
     "both": "tab:red",
+    "both + refine": "tab:orange",
     "map": "tab:green",
     "map alone": "tab:olive",
     "nearest grid point": "tab:brown",

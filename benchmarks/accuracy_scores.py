@@ -40,7 +40,7 @@ def errors_degs(found: Path, truth: Path, symmetry: str, left_out: set[str], ali
     group = point_group(symmetry).matrices.double()
     if aligned:
         for half in (1, 2):
-            own = torch.from_numpy((rows["rlnRandomSubset"] == half).to_numpy())
+            own = torch.from_numpy(rows["rlnRandomSubset"].to_numpy(int) == half)
             poses[own] = poses[own] @ common_turn(poses[own], true_poses[own], group)
     return distances_degs(poses, true_poses, group).numpy()
 

@@ -163,9 +163,7 @@ class SetMaker:
 def write_blind(folder: Path, path: Path, shifts_known: bool, count: int | None = None) -> None:
     """The particles of a set without their angles, and without origins where shifts are unknown; the first `count` of them."""
     blocks = starfile.read(folder / TRUTH, always_dict=True)
-    rows = blocks["particles"].drop(columns=ANGLES)
-    if not shifts_known:
-        rows[ORIGINS] = 0.0
+    rows = blocks["particles"].drop(columns=ANGLES if shifts_known else ANGLES + ORIGINS)
     blocks["particles"] = rows if count is None else rows.iloc[:count]
     path.parent.mkdir(parents=True, exist_ok=True)
     starfile.write(blocks, path, overwrite=True)
