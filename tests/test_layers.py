@@ -25,8 +25,9 @@ LAYERS = [
     "particles",
     "model",
     "volumes",
-    "training",
     "refinement",
+    "search",
+    "training",
     "inference",
     "commands",
 ]

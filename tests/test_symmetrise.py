@@ -22,7 +22,7 @@ def sums_of(volume, poses, mates=None):
     """The sums of a map's projections; with `mates`, each added from all directions."""
     size = len(volume)
     sums, slices = FourierSums(size), PictureSlices(size)
-    weights = slices.frequencies.norm(dim=0).clamp(min=0.5).expand(len(poses), -1)
+    weights = torch.ones(len(poses), slices.frequencies.shape[1])
     values = slices.spectra(Projector(volume).project(poses)) * weights
     for mate in torch.eye(3)[None] if mates is None else mates.float():
         sums.add(slices.points(poses @ mate, sums.grid / size), values.view(-1), weights.reshape(-1))

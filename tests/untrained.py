@@ -74,7 +74,7 @@ def given(make):
 def words(particles: Path, run: Path, out: Path, *more) -> list[str]:
     """Those of a command on one thread; `particles` is a STAR file or the folder of one."""
     star = particles / "particles.star" if particles.is_dir() else particles
-    fixed = ["--particles_star_fname", str(star), "--checkpoint_dir", str(run), "--results_dir", str(out)]
+    fixed = ["--particles_star_fname", str(star), "--checkpoint_dir", str(run), "--results_dir", str(out), "--evidence", "network"]
     return [*fixed, "--n_threads", "1", "--accelerator", "cpu", "--batch_size", "16", *map(str, more)]
 
 

@@ -16,7 +16,7 @@ from cryopares_core.progress import Countdown, size_text
 
 logger = logging.getLogger(__name__)
 DESCRIPTION = "Reconstruct two half maps and the whole map from particles with poses, with their Fourier shell correlation."
-BYTES_OF_MAPS = 12  # for each voxel
+BYTES_OF_MAPS = 20  # for each voxel: two half maps, their sum, the mask and the sharpened map
 SHOWN = 5
 
 
@@ -32,6 +32,7 @@ def _main(argv: Optional[Sequence[str]]) -> None:
     from cryopares_core.machine import Place, device_of
     from cryopares_core.volumes.half_map_files import write_half_maps
     from cryopares_core.volumes.half_maps import reconstruct_half_maps
+    from cryopares_core.volumes.sharpen import sharpen
 
     started = time.perf_counter()
     group = point_group(arguments.symmetry)
@@ -49,7 +50,10 @@ def _main(argv: Optional[Sequence[str]]) -> None:
         Countdown("Added", "pictures"),
     )
     about = {"command": sys.argv, "asked": vars(arguments), "seconds": round(time.perf_counter() - started, 1)}
-    path = write_half_maps(arguments.out_dir, half_maps, about)
+    sharpened = sharpen(half_maps, arguments.wanted_b_factor())
+    path = write_half_maps(arguments.out_dir, half_maps, about, sharpened)
+    logger.info("Mask: %s", half_maps.mask_note)
+    logger.info("Sharpening: %s", sharpened.note)
     logger.info(
         "Resolution (0.143): %.2f Å with the mask, %.2f Å without. Wrote %s",
         half_maps.resolution_angs,

@@ -8,6 +8,8 @@ from cryopares_core.config.parameters import param
 
 SAME_HALF, ONE_MODEL, BOTH = "same_half", "one_model", "both"
 POLICIES = (SAME_HALF, ONE_MODEL, BOTH)
+BOTH_EVIDENCES, NETWORK, MAP_ALONE = "both", "network", "map"
+EVIDENCES = (BOTH_EVIDENCES, NETWORK, MAP_ALONE)
 MODELS = ("half1", "half2", "allParticles", "simulated")
 
 
@@ -19,12 +21,24 @@ class InferArguments:
     particles_dir: Optional[str] = param(
         None, "Folder that the picture names in the STAR file start from. Without it: the STAR file's folder, then its parents."
     )
-    checkpoint_dir: str = param(
-        "", "Trained model: a run's folder version_N, the folder of one of its half sets, or a .cryopares file.", required=True
+    checkpoint_dir: Optional[str] = param(
+        None,
+        "Trained model: a run's folder version_N, the folder of one of its half sets, or a .cryopares file. Without a model, the "
+        "map of --reference_fname is searched exhaustively.",
+        required_unless=("reference_fname",),
     )
     results_dir: str = param("", "Folder for the results; a run that was stopped goes on there.", required=True)
     symmetry: Optional[str] = param(
-        None, "Point group that you expect; a model of another one is refused. Null takes the model's.", label="Symmetry"
+        None,
+        "Point group that you expect; a model of another one is refused. Default: the model's, or C1 without a model.",
+        label="Symmetry",
+    )
+    evidence: str = param(
+        BOTH_EVIDENCES,
+        "What decides on a pose. both: the network and the likelihood of the map, each half set with its own map. network: the "
+        "network alone. map: an exhaustive search against the map alone.",
+        choices=EVIDENCES,
+        label="Evidence for poses",
     )
     policy: str = param(
         SAME_HALF,
@@ -55,14 +69,32 @@ class InferArguments:
     )
     refine: bool = param(
         False,
-        "Refine poses and shifts against a map afterwards: that of the training particles of the same half set, or a given one.",
+        "Refine poses and shifts down to --resolution_angs afterwards, against the map of the training particles of the same half "
+        "set or a given one.",
         label="Refine the poses?",
     )
     reference_fname: Optional[str] = param(
-        None, "Map (MRC) for --refine, of any box and pixel size; null takes that of the training particles."
+        None, "Map (MRC) to search and refine against, of any box and pixel size. Default: that of the training particles."
     )
     reference_half2_fname: Optional[str] = param(
         None, "Map for the particles of half set 2; --reference_fname is that of half set 1 then."
+    )
+    mask_radius_angs: Optional[float] = param(
+        None,
+        "Radius of the particle; density of the map beyond it is ignored. Default: that of the model, or the box of the map.",
+        unit="Å",
+        above=0,
+        advanced=True,
+        label="Particle radius",
+    )
+    shift_search_angs: Optional[float] = param(
+        None,
+        "Radius of the search for shifts about those in the file. Default: 0 where the file has origins, else 20.",
+        unit="Å",
+        low=0,
+        high=100,
+        advanced=True,
+        label="Shift search",
     )
     resolution_angs: float = param(
         8.0,
@@ -85,13 +117,22 @@ class InferArguments:
     )
     accelerator: str = param("auto", "Where to compute; auto takes a GPU if there is one.", choices=ACCELERATORS)
 
+    @property
+    def used_evidence(self) -> str:
+        """What decides: without a model, the map alone."""
+        return MAP_ALONE if self.checkpoint_dir is None else self.evidence
+
     def problems(self) -> List[str]:
         """Rules that tie several options together."""
         found = []
         if self.model is not None and self.policy != ONE_MODEL:
             found.append(f"--model={self.model} needs --policy {ONE_MODEL} (it is {self.policy}).")
-        if (self.reference_fname or self.reference_half2_fname) and not self.refine:
-            found.append("--reference_fname is for --refine: add that.")
+        if (self.reference_fname or self.reference_half2_fname) and self.used_evidence == NETWORK and not self.refine:
+            found.append(f"--reference_fname is not used with --evidence {NETWORK}: add --refine, or choose another evidence.")
+        if self.checkpoint_dir is None and self.reference_fname and self.evidence == NETWORK:
+            found.append(f"--evidence {NETWORK} needs a model: give --checkpoint_dir.")
+        if self.quarter_turns and self.used_evidence == MAP_ALONE:
+            found.append("--quarter_turns needs a network: leave it out, or give --checkpoint_dir and --evidence both.")
         if self.reference_half2_fname and not self.reference_fname:
             found.append("--reference_half2_fname needs --reference_fname, the map of half set 1.")
         return found

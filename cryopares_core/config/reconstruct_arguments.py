@@ -1,10 +1,12 @@
 """The options of `cryopares_reconstruct`."""
 
 from dataclasses import dataclass
-from typing import List, Optional
+from typing import List, Optional, Union
 
 from cryopares_core.config.arguments import ACCELERATORS
 from cryopares_core.config.parameters import param
+
+AUTO, NONE, MAX_B_FACTOR = "auto", "none", 1000.0
 
 
 @dataclass
@@ -17,9 +19,17 @@ class ReconstructArguments:
     )
     symmetry: str = param("C1", "Point group symmetry: C1, D7, T, O, I and so on, on RELION's axes.", label="Symmetry")
     out_dir: str = param("", "Folder for the maps and their Fourier shell correlation.", required=True)
-    mask_fname: Optional[str] = param(None, "Mask (MRC), 0 to 1, for the Fourier shell correlation; null takes a soft sphere.")
+    mask_fname: Optional[str] = param(
+        None, "Mask (MRC), 0 to 1, for the Fourier shell correlation. Default: made from the half maps and written as mask.mrc."
+    )
     mask_radius_angs: Optional[float] = param(
-        None, "Radius of the soft sphere; null means the largest that fits.", unit="Å", above=0, label="Radius of the mask"
+        None, "Radius of a soft sphere to use as the mask instead.", unit="Å", above=0, label="Radius of the mask"
+    )
+    b_factor: str = param(
+        AUTO,
+        "B-factor of map_sharpened.mrc: auto fits it where the data reach far enough beyond 10 Å, a number in Å^2 is applied as it "
+        "is (negative sharpens, -100 for example), none writes no sharpened map.",
+        label="B-factor",
     )
     weights_column: Optional[str] = param(
         None,
@@ -37,6 +47,22 @@ class ReconstructArguments:
 
     def problems(self) -> List[str]:
         """Rules that tie several options together."""
+        problems = []
         if self.mask_fname is not None and self.mask_radius_angs is not None:
-            return ["--mask_fname and --mask_radius_angs exclude each other: give one."]
-        return []
+            problems.append("--mask_fname and --mask_radius_angs exclude each other: give one.")
+        if self.b_factor not in (AUTO, NONE) and not self._is_b_factor():
+            limits = f"from -{MAX_B_FACTOR:g} to {MAX_B_FACTOR:g}"
+            problems.append(f"--b_factor={self.b_factor}: expected {AUTO}, {NONE} or a number of Å^2 {limits}.")
+        return problems
+
+    def wanted_b_factor(self) -> Union[float, str, None]:
+        """`auto`, a number in Å^2, or None for no sharpening."""
+        if self.b_factor == NONE:
+            return None
+        return AUTO if self.b_factor == AUTO else float(self.b_factor)
+
+    def _is_b_factor(self) -> bool:
+        try:
+            return abs(float(self.b_factor)) <= MAX_B_FACTOR
+        except ValueError:
+            return False

@@ -71,6 +71,39 @@ class Judge:
         return _exclusive(right), _exclusive(near)
 
 
+class PosteriorConfidence:
+    """The probability that poses of the search are right: the posterior's mass as calibrated by each model, and their mean.
+
+    Without a calibration it is the mass itself, which is usually too high.
+    """
+
+    def __init__(self, models: Sequence[TrainedModel]):
+        known = [model.calibration for model in models if model.calibration is not None]
+        self.calibrations = [calibration.posterior for calibration in known if calibration.posterior is not None]
+        if models and not self.calibrations:
+            logger.warning(
+                "%s has no calibration of the posterior: confidence is the posterior's mass within 5°, which is usually too high",
+                models[0].folder,
+            )
+
+    def __call__(
+        self, mass: np.ndarray, eulers_degs: np.ndarray, fit: np.ndarray, network: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The probabilities `(b, k)` that poses are within 5 degrees of the truth, and within 15.
+
+        Parameters
+        ----------
+        mass, fit, network : `(b, k)` of the posterior within 5 degrees; correlation with the map; mass by the network alone
+        eulers_degs : `(b, k, 3)`
+        """
+        if not self.calibrations:
+            return mass, mass
+        signs = Signs(mass.ravel(), eulers_degs.reshape(-1, 3), fit.ravel(), None if network is None else network.ravel())
+        found = [[each(signs, odds) for odds in (each.right, each.near)] for each in self.calibrations]
+        right, near = np.mean(found, axis=0).reshape(2, *mass.shape) * (mass > 0)
+        return _exclusive(right), _exclusive(near)
+
+
 def _exclusive(probability: np.ndarray) -> np.ndarray:
     """Only one of the modes `(b, k)` is the true one."""
     return probability / np.maximum(1.0, probability.sum(axis=1, keepdims=True))

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryopares_core.config.infer_arguments import NETWORK
 from cryopares_core.errors import UserError
 from cryopares_core.files import stamps
 from cryopares_core.geometry.rotations import euler_degs_to_matrix
-from cryopares_core.inference.checks import mask_radius_angs
 from cryopares_core.inference.job import Job, Work, work_through
 from cryopares_core.inference.predict import Found
 from cryopares_core.inference.results import Results
@@ -28,6 +28,7 @@ from cryopares_core.volumes.picture_fit import MAP
 
 FOLDER = "refined"
 LEAST_ERROR_DEGS, MOST_ERROR_DEGS = 2.0, 15.0  # that refinement is told to expect
+SEARCHED_ERROR_DEGS = 3.0  # of poses that a search has polished
 SHIFT_SEARCH_ANGS = 20.0  # where the file has no origins
 LEAST_SHARE = 0.1  # of the surest pose's confidence: less likely ones are not refined
 
@@ -40,7 +41,8 @@ def references_of(job: Job) -> dict[int, Reference]:
     UserError : a map is missing or cannot be read, or the resolution is too coarse for the pictures
     """
     arguments = job.arguments
-    check_resolution(job.particles.table, arguments.resolution_angs)
+    if arguments.refine:
+        check_resolution(job.particles.table, arguments.resolution_angs)
     if arguments.reference_fname:
         return read_references(arguments.reference_fname, arguments.reference_half2_fname, None, HEADER_REMEDY)
     names = list(job.models)
@@ -48,21 +50,25 @@ def references_of(job: Job) -> dict[int, Reference]:
     missing = sorted({name for name in of_half.values() if not (job.models[name].folder / MAP).is_file()})
     if missing:
         raise UserError(
-            f"--refine: the model {' and '.join(missing)} has no {MAP} to refine against. Give a map with --reference_fname."
+            f"The model {' and '.join(missing)} has no {MAP} to compare images with. Give a map with --reference_fname, or use "
+            f"--evidence {NETWORK} without --refine."
         )
-    read = {name: Reference(*read_map(job.models[name].folder / MAP, job.card.sampling_rate_angs)) for name in of_half.values()}
+    pixels = {name: job.models[name].card.sampling_rate_angs for name in of_half.values()}
+    read = {name: Reference(*read_map(job.models[name].folder / MAP, pixels[name])) for name in of_half.values()}
     return {half: read[name] for half, name in of_half.items()}
 
 
 def settings_of(job: Job) -> RefineSettings:
     """How to refine the poses of these models."""
-    medians = [model.card.training.get("best", {}).get("val_median_geo_degs", 5.0) for model in job.models.values()]
     arguments = job.arguments
+    by_network = arguments.used_evidence == NETWORK
+    medians = [model.card.training.get("best", {}).get("val_median_geo_degs", 5.0) for model in job.models.values()]
+    error = float(np.clip(max(medians), LEAST_ERROR_DEGS, MOST_ERROR_DEGS)) if by_network else SEARCHED_ERROR_DEGS
     return RefineSettings(
         resolution_angs=arguments.resolution_angs,
-        mask_radius_angs=mask_radius_angs(job.card),
-        expected_error_degs=float(np.clip(max(medians), LEAST_ERROR_DEGS, MOST_ERROR_DEGS)),
-        shift_search_angs=0.0 if job.particles.centred else SHIFT_SEARCH_ANGS,
+        mask_radius_angs=job.mask_radius_angs,
+        expected_error_degs=error,
+        shift_search_angs=0.0 if job.particles.centred or not by_network else SHIFT_SEARCH_ANGS,
         use_ctf=job.particles.table.ctf.voltage_kv.min() > 0,
     )
 
@@ -79,30 +85,32 @@ def refined_shards(job: Job) -> Shards:
 
 def refine(job: Job, references: dict[int, Reference]) -> None:
     """Refine until all shards are done, once all poses are found."""
-    found, shifts = job.shards.read(Found), torch.from_numpy(job.particles.table.shifts_angs).float()
+    found = job.shards.read(Found)
 
     def begin() -> Work:
         with job.phases("refining"):
             refiner = Refiner(job.particles.table, references, settings_of(job), job.device)
             chosen = refiner.calibrated_by()
-            refiner.calibrate_by(chosen, _starts(found, chosen), shifts[chosen])
+            refiner.calibrate_by(chosen, *_starts(found, chosen))
 
         def work(members: np.ndarray, progress: Callable[[int], None]) -> RefinedPoses:
             with job.phases("refining"):
-                return refiner(members, _starts(found, members), shifts[members], lambda done, _: progress(done))
+                return refiner(members, *_starts(found, members), lambda done, _: progress(done))
 
         return work
 
     work_through(job, refined_shards(job), "Refined", begin, wait=job.place.rank == 0)
 
 
-def _starts(found: Found, members: np.ndarray) -> Tensor:
-    """Pose matrices `(m, k, 3, 3)` of some particles that are likely enough; in the place of others stands the first."""
+def _starts(found: Found, members: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Pose matrices `(m, k, 3, 3)` and shifts `(m, k, 2)` of some particles that are likely enough; the first replaces others."""
     confidence = torch.from_numpy(found.confidence[members])
     likely = confidence >= LEAST_SHARE * confidence[:, :1]
     poses = euler_degs_to_matrix(torch.from_numpy(found.eulers_degs[members]).double()).float()
-    poses = torch.where(likely[..., None, None], poses, poses[:, :1])
-    return poses[:, : max(1, int(likely.any(dim=0).sum()))]
+    shifts = torch.from_numpy(found.shifts_angs[members]).float()
+    count = max(1, int(likely.any(dim=0).sum()))
+    poses = torch.where(likely[..., None, None], poses, poses[:, :1])[:, :count]
+    return poses, torch.where(likely[..., None], shifts, shifts[:, :1])[:, :count]
 
 
 def take_refined(job: Job, results: Results) -> Results:
@@ -111,6 +119,7 @@ def take_refined(job: Job, results: Results) -> Results:
     They are right if one of the starts was near enough.
     """
     refined, found = refined_shards(job).read(RefinedPoses), job.shards.read(Found)
-    shifts, broken = refined.shifts_angs.astype(np.float64), results.broken | refined.broken
-    confidence = found.near.sum(axis=1, keepdims=True).clip(0, 1) * ~broken[:, None]
+    shifts, broken = refined.shifts_angs[:, None], results.broken | refined.broken
+    right = found.near if job.arguments.used_evidence == NETWORK else found.confidence
+    confidence = right.sum(axis=1, keepdims=True).clip(0, 1) * ~broken[:, None]
     return Results(results.table, refined.eulers_degs[:, None], confidence, shifts, broken)

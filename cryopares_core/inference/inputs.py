@@ -25,6 +25,8 @@ def asked(arguments: InferArguments) -> dict[str, Any]:
 
 def _model_files(arguments: InferArguments) -> list[str]:
     """All that the answers of a run's models, or those of a .cryopares file, rest on."""
+    if arguments.checkpoint_dir is None:
+        return []
     given = Path(arguments.checkpoint_dir)
     if given.is_file():
         return [str(given)]

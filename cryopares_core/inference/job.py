@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from cryopares_core.config.infer_arguments import SAME_HALF, InferArguments
+from cryopares_core.config.infer_arguments import NETWORK, SAME_HALF, InferArguments
+from cryopares_core.config.point_groups import group_name
 from cryopares_core.errors import UserError
-from cryopares_core.files import stamp
-from cryopares_core.inference.checks import fit_problems, symmetry_problems
+from cryopares_core.files import stamp, stamps
+from cryopares_core.inference.checks import fit_problems, mask_radius_angs, symmetry_problems
 from cryopares_core.inference.inputs import asked
 from cryopares_core.inference.models import TrainedModel, load_models, model_folders
 from cryopares_core.inference.particles import NewParticles, read_new_particles
-from cryopares_core.inference.policy import Assignment, assign
+from cryopares_core.inference.policy import Assignment, assign, without_models
 from cryopares_core.inference.results import ALL, FURTHER, KEPT
 from cryopares_core.machine import Place, device_of
 from cryopares_core.model.storage import ModelCard, read_card
@@ -70,9 +71,20 @@ class Job:
         """What the models have in common."""
         return next(iter(self.models.values())).card
 
+    @property
+    def symmetry(self) -> str:
+        """The point group: the models', or without a model the one that the user gives."""
+        return self.card.symmetry if self.models else group_name(self.arguments.symmetry or "C1")
 
-def prepare_job(arguments: InferArguments, place: Place, checkpoint_dir: Path, phases: Phases) -> Job:
-    """Read the models and the particles and see whether they fit. Nothing is written yet.
+    @property
+    def mask_radius_angs(self) -> float | None:
+        """The radius of the particle; None where neither the user nor a model says it."""
+        wanted = self.arguments.mask_radius_angs
+        return mask_radius_angs(self.card) if wanted is None and self.models else wanted
+
+
+def prepare_job(arguments: InferArguments, place: Place, checkpoint_dir: Path | None, phases: Phases) -> Job:
+    """Read the models, if there are any, and the particles and see whether they fit. Nothing is written yet.
 
     Raises
     ------
@@ -81,10 +93,13 @@ def prepare_job(arguments: InferArguments, place: Place, checkpoint_dir: Path, p
     wanted = asked(arguments)
     with phases("reading"):
         device = device_of(place, arguments.accelerator, arguments.n_threads)
-        folders = model_folders(checkpoint_dir)
-        card = read_card(next(iter(folders.values())))
+        folders = {} if checkpoint_dir is None else model_folders(checkpoint_dir)
+        card = read_card(next(iter(folders.values()))) if folders else None
         particles = _read(arguments, card)
-        assignment, told = assign(arguments.policy, arguments.model, folders, particles.table.half_set)
+        if folders:
+            assignment, told = assign(arguments.policy, arguments.model, folders, particles.table.half_set)
+        else:
+            assignment, told = without_models(len(particles.table)), "No model: an exhaustive search against the map"
         models = load_models(folders, assignment.names)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the processor with {torch.get_num_threads()} threads"
     logger.info("%s. Computing on %s", told, where)
@@ -104,14 +119,14 @@ def _shard_size(folder: Path, arguments: InferArguments, n: int, place: Place) -
     return max(1, min(arguments.shard_size, -(-n // (SHARDS_OF_PROCESS * place.count))))
 
 
-def _read(arguments: InferArguments, card: ModelCard) -> NewParticles:
-    problems = symmetry_problems(arguments.symmetry, card) + _folder_problems(arguments)
+def _read(arguments: InferArguments, card: ModelCard | None) -> NewParticles:
+    problems = _folder_problems(arguments) + _symmetry_problems(arguments.symmetry, card)
     needs_halves = arguments.policy == SAME_HALF or arguments.refine or arguments.reconstruct
     try:
         folder = Path(arguments.particles_dir) if arguments.particles_dir else None
-        needs_ctf = card.preparation.ctf_mode != "none"
+        needs_ctf = card is not None and card.preparation.ctf_mode != "none"
         particles = read_new_particles(Path(arguments.particles_star_fname), folder, needs_ctf, needs_halves)
-        misfits, remarks = fit_problems(particles.table, card)
+        misfits, remarks = ([], []) if card is None else fit_problems(particles.table, card)
         misfits += _kind_problems(particles.table) if arguments.reconstruct else []
         problems += misfits
     except UserError as error:
@@ -129,6 +144,16 @@ def _read(arguments: InferArguments, card: ModelCard) -> NewParticles:
     n_stacks = len(particles.table.stack_paths)
     logger.info("Read %s particles in %s stack%s", f"{len(particles.table):,}", f"{n_stacks:,}", "s" if n_stacks > 1 else "")
     return particles
+
+
+def _symmetry_problems(symmetry: str | None, card: ModelCard | None) -> list[str]:
+    if card is not None:
+        return symmetry_problems(symmetry, card)
+    try:
+        group_name(symmetry or "C1")
+    except UserError as error:
+        return error.problems
+    return []
 
 
 def _kind_problems(table: ParticleTable) -> list[str]:
@@ -196,7 +221,18 @@ def _about(arguments: InferArguments, particles: NewParticles, models: dict[str,
         "the content of the stacks": stacks_digest(particles.table.stack_paths),
         "--checkpoint_dir": {name: _fingerprint(model) for name, model in models.items()},
         **{f"--{name}": getattr(arguments, name) for name in ("policy", "model", "top_k", "quarter_turns")},
+        **_about_search(arguments),
     }
+
+
+def _about_search(arguments: InferArguments) -> dict[str, Any]:
+    """What a search depends on besides; nothing for the network alone, whose poses depend on no map."""
+    if arguments.used_evidence == NETWORK:
+        return {"--evidence": NETWORK}
+    names = ("symmetry", "mask_radius_angs", "shift_search_angs", "reference_fname", "reference_half2_fname")
+    maps = [name for name in (arguments.reference_fname, arguments.reference_half2_fname) if name]
+    asked_for = {f"--{name}": getattr(arguments, name) for name in names}
+    return {"--evidence": arguments.used_evidence, **asked_for, "the content of the search maps": stamps(maps)}
 
 
 def _fingerprint(model: TrainedModel) -> str:

@@ -49,6 +49,8 @@ def load_models(folders: dict[str, Path], names: set[str]) -> dict[str, TrainedM
     UserError : a model is damaged or of a newer format, or models differ
     """
     models = {name: _load(folders[name]) for name in sorted(names)}
+    if not models:
+        return {}
     first, *others = models.values()
     for other in others:
         if _kind(other.card) != _kind(first.card):

@@ -59,6 +59,11 @@ def assign(policy: str, model: str | None, available: Iterable[str], half_set: n
     return Assignment([(name,) for name in HALVES], half_set.astype(np.int8) - 1), told
 
 
+def without_models(n: int) -> Assignment:
+    """For `n` particles that a map alone decides on."""
+    return Assignment([()], np.zeros(n, dtype=np.int8))
+
+
 def _best(there: list[str]) -> str:
     return next(name for name in ("allParticles", *HALVES, *there) if name in there)
 

@@ -42,14 +42,16 @@ class Found:
     Attributes
     ----------
     eulers_degs : `(m, k, 3)` poses, the surest first
+    shifts_angs : `(m, k, 2)` origins x, y
     confidence : `(m, k)` probability that each is within 5 degrees of the truth; 0 where there are fewer, and for broken pictures
     near : `(m, k)` probability that each is within 15 degrees, so that refinement finds the truth
-    stated : `(m, k)` the network's own confidence
+    stated : `(m, k)` the confidence before calibration, of the network or of the posterior
     fit : `(m, k)` correlation with the map; 0 where there is no map
     broken : `(m,)` whether the picture could not be used
     """
 
     eulers_degs: np.ndarray
+    shifts_angs: np.ndarray
     confidence: np.ndarray
     near: np.ndarray
     stated: np.ndarray
@@ -75,7 +77,7 @@ def predict_poses(
     ------
     UserError : pictures are constant or hold values that are not finite, or a stack cannot be read
     """
-    predict = _predictor([network], card, device, PredictionSettings(batch_size, 1, quarter_turns))
+    predict = pose_predictor([network], card, device, PredictionSettings(batch_size, 1, quarter_turns))
     poses, done, broken = torch.zeros(len(table), 3, 3), 0, list[np.ndarray]()
     for batch in prepared_stream(table, file_order(table), card.preparation, device, batch_size):
         broken.append(batch.broken)
@@ -92,7 +94,7 @@ def predict_poses(
     return poses
 
 
-def _predictor(
+def pose_predictor(
     networks: Sequence[PoseNetwork], card: ModelCard, device: torch.device, settings: PredictionSettings
 ) -> PosePredictor:
     """With the model's own mask, symmetry and arithmetic."""
@@ -124,14 +126,15 @@ class ShardPredictor:
         at_work = {number: [models[name] for name in assignment.teams[number]] for number in np.unique(assignment.team).tolist()}
         self.card = next(iter(at_work.values()))[0].card
         self.predictors = {
-            number: _predictor([model.network for model in team], self.card, device, settings) for number, team in at_work.items()
+            number: pose_predictor([model.network for model in team], self.card, device, settings)
+            for number, team in at_work.items()
         }
         self.judges = {number: Judge(team, device) for number, team in at_work.items()}
         self.at_once = settings.batch_size if device.type == "cuda" else min(settings.batch_size, MOST_ON_PROCESSOR)
 
     def __call__(self, order: np.ndarray, progress: Callable[[int], None]) -> Found:
         """The particles of `order`, which is part of the table's file order. `progress` is told how many are done."""
-        found, done = _nothing(len(order), self.settings.top_k), 0
+        found, done = nothing_found(self.table, order, self.settings.top_k), 0
         by_number = np.argsort(order)
         # So many that each team gets about as many as it wants.
         count = self.settings.batch_size * len(self.judges)
@@ -173,7 +176,9 @@ class ShardPredictor:
             return self.judges[number](modes, pictures, batch.ctf.chosen(places, self.device))
 
 
-def _nothing(count: int, top_k: int) -> Found:
-    """Before anything is found: as of broken pictures."""
+def nothing_found(table: ParticleTable, order: np.ndarray, top_k: int) -> Found:
+    """Before anything is found: as of broken images, with the shifts of the table."""
+    count = len(order)
     confidence, near, stated, fit = (np.zeros((count, top_k), np.float32) for _ in range(4))
-    return Found(np.zeros((count, top_k, 3), np.float32), confidence, near, stated, fit, np.ones(count, dtype=bool))
+    shifts = np.repeat(table.shifts_angs[order, None], top_k, axis=1)
+    return Found(np.zeros((count, top_k, 3), np.float32), shifts, confidence, near, stated, fit, np.ones(count, dtype=bool))

@@ -29,7 +29,7 @@ class Results:
     ----------
     eulers_degs, confidence : `(n, k, 3)` and `(n, k)` poses and the probability that they are within 5 degrees of the truth, the
         surest first; 0 where there is none
-    shifts_angs : `(n, 2)` x, y: what centres the particle
+    shifts_angs : `(n, k, 2)` x, y: what centres the particle
     broken : `(n,)` pictures that could not be used
     """
 
@@ -46,8 +46,9 @@ class Results:
     def posed_table(self) -> ParticleTable:
         """The table with the surest poses; origins keep their text where they are there and are not changed."""
         there = any(set(names) <= set(self.table.particles.columns) for names in ORIGINS)
-        unchanged = there and np.array_equal(self.shifts_angs, self.table.shifts_angs)
-        return self.table.with_poses(self.eulers_degs[:, 0].round(4), None if unchanged else self.shifts_angs.round(4))
+        shifts = self.shifts_angs[:, 0].astype(np.float64)
+        unchanged = there and np.array_equal(shifts, self.table.shifts_angs)
+        return self.table.with_poses(self.eulers_degs[:, 0].round(4), None if unchanged else shifts.round(4))
 
 
 def write_particles(folder: Path, results: Results, threshold: float | None) -> None:
@@ -66,7 +67,8 @@ def write_particles(folder: Path, results: Results, threshold: float | None) -> 
 def _write_further(path: Path, table: ParticleTable, results: Results) -> None:
     """One row for each pose of each particle but its first, in the order of the particles and of confidence."""
     place, rank = np.nonzero((results.confidence > 0) & (np.arange(results.confidence.shape[1]) > 0))
-    rows = table.subset(place).with_poses(results.eulers_degs[place, rank].round(4))
+    shifts = results.shifts_angs[place, rank].astype(np.float64).round(4)
+    rows = table.subset(place).with_poses(results.eulers_degs[place, rank].round(4), shifts)
     rows.write_star(path, {CONFIDENCE: results.confidence[place, rank].round(5), RANK: rank + 1})
 
 

@@ -8,7 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ import numpy as np
 import torch
 
 import cryopares_core
-from cryopares_core.config.infer_arguments import InferArguments
+from cryopares_core.config.infer_arguments import BOTH_EVIDENCES, MAP_ALONE, NETWORK, InferArguments
 from cryopares_core.errors import UserError
 from cryopares_core.files import write_text
 from cryopares_core.inference.exchange import opened
 from cryopares_core.inference.improve import FOLDER, references_of, refine, refined_shards
 from cryopares_core.inference.inputs import asked
 from cryopares_core.inference.job import PREDICTIONS, Job, Work, prepare_job, work_through
+from cryopares_core.inference.posterior import PosteriorSearch
 from cryopares_core.inference.predict import Found, PredictionSettings, ShardPredictor
 from cryopares_core.inference.processes import helpers, wanted_here
 from cryopares_core.inference.results import KEPT, Results, figures
@@ -30,8 +31,11 @@ from cryopares_core.inference.steps import steps_of
 from cryopares_core.machine import Place, given_place
 from cryopares_core.plots.inference import FILE, RECONSTRUCTION, write_inference_report
 from cryopares_core.plots.readers import read_json
+from cryopares_core.refinement.maps import Reference
 from cryopares_core.training.account import kept_warnings
+from cryopares_core.training.calibration import Calibration, Odds
 from cryopares_core.training.phases import Phases
+from cryopares_core.volumes.picture_fit import MAP
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +72,13 @@ def _is_finished(folder: Path, arguments: InferArguments) -> bool:
 def work(arguments: InferArguments, place: Place) -> None:
     """What each process does; the first one finishes."""
     phases, started = Phases(), time.perf_counter()
-    with kept_warnings() as warnings, opened(arguments.checkpoint_dir) as checkpoint_dir:
+    with kept_warnings() as warnings, _model(arguments.checkpoint_dir) as checkpoint_dir:
         job = prepare_job(arguments, place, checkpoint_dir, phases)
-        references = references_of(job) if arguments.refine else {}
+        searches = _searches(job)
+        references = references_of(job) if arguments.refine or searches else {}
         job.shards.begin(job.about)
         n_before = job.shards.n_done()
-        predict(job)
+        predict(job, references if searches else None)
         if arguments.refine:
             refine(job, references)
         if place.rank == 0:
@@ -82,8 +87,32 @@ def work(arguments: InferArguments, place: Place) -> None:
                     _finish(job, started, len(job.particles.table) - n_before, warnings.texts)
 
 
-def predict(job: Job) -> None:
+def _model(path: str | None) -> AbstractContextManager[Path | None]:
+    return nullcontext(None) if path is None else opened(path)
+
+
+def _searches(job: Job) -> bool:
+    """Whether a map has a say. A model without a map of its training particles answers alone where no map is given."""
+    arguments = job.arguments
+    if arguments.used_evidence == NETWORK:
+        return False
+    missing = [name for name, model in job.models.items() if not (model.folder / MAP).is_file()]
+    if arguments.used_evidence == BOTH_EVIDENCES and missing and not arguments.reference_fname:
+        logger.warning(
+            "The model %s has no map of its training particles: the network alone decides on the poses. Give a map with "
+            "--reference_fname for better ones",
+            " and ".join(missing),
+        )
+        return False
+    return True
+
+
+def predict(job: Job, references: dict[int, Reference] | None = None) -> None:
     """Find poses until all shards are done. Who refines them needs all of them; else only the first process waits for the others.
+
+    Parameters
+    ----------
+    references : the map of each half set for a search; None lets the network alone decide
 
     Raises
     ------
@@ -91,6 +120,8 @@ def predict(job: Job) -> None:
     """
 
     def begin() -> Work:
+        if references is not None:
+            return PosteriorSearch(job, references, uses_network=job.arguments.used_evidence == BOTH_EVIDENCES)
         settings = PredictionSettings(job.arguments.batch_size, job.arguments.top_k, job.arguments.quarter_turns)
         return ShardPredictor(job.particles.table, job.assignment, job.models, job.device, settings, job.phases)
 
@@ -105,7 +136,9 @@ def _finish(job: Job, started: float, n_now: int, warnings: list[str]) -> None:
     (job.results_dir / FILE).unlink(missing_ok=True)  # it would call a mixture of old and new files finished
     _remove_leftovers(job.results_dir)
     found = job.shards.read(Found)
-    results = Results(job.particles.table, found.eulers_degs, found.confidence, job.particles.table.shifts_angs, found.broken)
+    top = slice(None, job.arguments.top_k)
+    columns = (found.eulers_degs[:, top], found.confidence[:, top], found.shifts_angs[:, top], found.broken)
+    results = Results(job.particles.table, *columns)
     _tell_of_broken(results)
     for step in steps_of(job.arguments):
         results = step(job, results)
@@ -149,15 +182,16 @@ def _tell_of_none(job: Job, results: Results) -> None:
 def _write_summary(job: Job, results: Results, timing: dict[str, float], warnings: list[str]) -> None:
     """`infer.json`: its presence says that the run is finished."""
     calibrations = {name: model.calibration for name, model in job.models.items() if model.calibration is not None}
-    odds = {name: found.near if job.arguments.refine else found.right for name, found in calibrations.items()}
+    odds = {name: _reliability(job, found) for name, found in calibrations.items()}
     summary: dict[str, Any] = {
         "cryopares": cryopares_core.__version__,
         "command": sys.argv,
         "asked": job.asked,
         "models": list(job.models),
-        "symmetry": job.card.symmetry,
+        "evidence": job.arguments.used_evidence,
+        "symmetry": job.symmetry,
         **figures(results, job.arguments.confidence_threshold),
-        "calibration": {name: of_model.reliability() for name, of_model in odds.items()},
+        "calibration": {name: of_model.reliability() for name, of_model in odds.items() if of_model is not None},
         **{name: round(value, 2) for name, value in timing.items()},
         "processes": job.place.count,
         "warnings": warnings,
@@ -165,9 +199,19 @@ def _write_summary(job: Job, results: Results, timing: dict[str, float], warning
     write_text(job.results_dir / FILE, json.dumps(summary, indent=1) + "\n")
 
 
+def _reliability(job: Job, calibration: Calibration) -> Odds | None:
+    """What the confidence of this run was calibrated by."""
+    if job.arguments.used_evidence == MAP_ALONE:
+        return None
+    if job.arguments.used_evidence == BOTH_EVIDENCES and calibration.posterior is not None:
+        return calibration.posterior.right
+    return calibration.near if job.arguments.refine else calibration.right
+
+
 def _told(job: Job, results: Results) -> str:
     found = figures(results, job.arguments.confidence_threshold)
-    near = "were near enough for refinement to find the right pose" if job.arguments.refine else "are within 5°"
+    by_network = job.arguments.refine and job.arguments.used_evidence == NETWORK
+    near = "were near enough for refinement to find the right pose" if by_network else "are within 5°"
     lines = [
         f"Finished: {found['kept']:,} of {found['particles']:,} particles are in {job.results_dir / KEPT}",
         f"By their confidence {found['expected_share_right_of_kept']:.0%} of their poses {near}",

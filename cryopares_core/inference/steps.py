@@ -15,6 +15,7 @@ from cryopares_core.plots.inference import RECONSTRUCTION, VIEWS
 from cryopares_core.progress import Countdown
 from cryopares_core.volumes.half_map_files import remove_half_maps, write_half_maps
 from cryopares_core.volumes.half_maps import reconstruct_half_maps
+from cryopares_core.volumes.sharpen import sharpen
 
 logger = logging.getLogger(__name__)
 Step = Callable[[Job, Results], Results]
@@ -46,7 +47,7 @@ def reconstruct(job: Job, results: Results) -> Results:
         return results
     progress = Countdown("Added to the map", "pictures")
     with job.phases("reconstruction"):
-        half_maps = reconstruct_half_maps(kept, job.card.symmetry, job.device, progress=progress)
-        path = write_half_maps(job.results_dir / RECONSTRUCTION, half_maps)
+        half_maps = reconstruct_half_maps(kept, job.symmetry, job.device, progress=progress)
+        path = write_half_maps(job.results_dir / RECONSTRUCTION, half_maps, sharpened=sharpen(half_maps))
     logger.info("The map of %s particles, %s, has a resolution of %.3g Å", f"{len(kept):,}", path, half_maps.resolution_angs)
     return results

@@ -23,7 +23,8 @@ BATCHES_AHEAD = 2
 
 @dataclass(frozen=True)
 class PreparedBatch:
-    """Particles `indices` `(b,)` of the table, with their pictures `(b, c, s, s)` float32 and their CTFs, on the device.
+    """Particles `indices` `(b,)` of the table, with their prepared images `(b, c, s, s)` float32, their CTFs, and the images as
+    they came `(b, n, n)`, on the device.
 
     Those whose pictures are constant or hold values that are not finite or huge are left out, and stand in `broken`.
     """
@@ -32,6 +33,7 @@ class PreparedBatch:
     images: Tensor
     ctf: CtfTensors
     broken: np.ndarray
+    raw: Tensor
 
 
 def prepared_stream(
@@ -61,7 +63,7 @@ def prepared_stream(
         ctf = ctf_tensors(table.ctf, whole, device)
         shifts = torch.as_tensor(table.shifts_angs[whole], dtype=torch.float32, device=device)
         prepared = preprocess(images, ctf, float(table.pixel_size_angs[indices[0]]), shifts) if len(whole) else images[:, None]
-        yield _finite_ones(PreparedBatch(whole, prepared, ctf, indices[~good]))
+        yield _finite_ones(PreparedBatch(whole, prepared, ctf, indices[~good], images))
 
 
 def _finite_ones(batch: PreparedBatch) -> PreparedBatch:
@@ -71,7 +73,8 @@ def _finite_ones(batch: PreparedBatch) -> PreparedBatch:
         return batch
     chosen, fine = finite.nonzero().flatten(), finite.numpy(force=True)
     broken = np.concatenate((batch.broken, batch.indices[~fine]))
-    return PreparedBatch(batch.indices[fine], batch.images[chosen], batch.ctf.chosen(chosen, batch.images.device), broken)
+    ctf = batch.ctf.chosen(chosen, batch.images.device)
+    return PreparedBatch(batch.indices[fine], batch.images[chosen], ctf, broken, batch.raw[chosen])
 
 
 def _alike(table: ParticleTable, order: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

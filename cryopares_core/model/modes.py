@@ -60,12 +60,17 @@ class ModeFinder:
     def __call__(self, coefficients: Tensor) -> Modes:
         """Symmetrised coefficients `(n_coefficients, b)` -> their modes."""
         values = self.density.grid_values(coefficients)
-        log_mean = _log_sum(values) - math.log(len(self.density.grid))
         poses, there = self._several(coefficients, values) if self.count > 1 else self._highest(coefficients, values)
-        each = coefficients.repeat_interleave(self.count, dim=1)
+        return Modes(poses, self.mass_at(coefficients, values, poses) * there)
+
+    @torch.no_grad()
+    def mass_at(self, coefficients: Tensor, values: Tensor, poses: Tensor) -> Tensor:
+        """The probability within 5 degrees of poses `(b, k, 3, 3)`, `(b, k)`; `values` `(points, b)` are f on a uniform grid."""
+        log_mean = _log_sum(values) - math.log(len(values))
+        each = coefficients.repeat_interleave(poses.shape[1], dim=1)
         heights = self._around(each, poses.flatten(0, 1)).unflatten(0, poses.shape[:2]) - log_mean[:, None, None]
         mass = self.density.group_order * (heights + self.log_weights).exp().sum(dim=-1)
-        return Modes(poses, mass.clamp(max=1.0) * there)
+        return mass.clamp(max=1.0)
 
     def _around(self, coefficients: Tensor, poses: Tensor) -> Tensor:
         """f at the points of the ball about each pose, `(b, points)`: `f(R Q) = <D(R)^T c, D(Q)>`."""

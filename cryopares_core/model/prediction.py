@@ -47,8 +47,12 @@ class PosePredictor:
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> Modes:
-        """Prepared pictures `(b, c, n, n)`, not masked -> their modes, on the device."""
-        masked = pictures.to(self.device).float() * self.mask
+        """Prepared images `(b, c, n, n)`, not masked -> their modes, on the device."""
+        return self.find(self.coefficients(pictures))
+
+    @torch.inference_mode()
+    def coefficients(self, images: Tensor) -> Tensor:
+        """Prepared images `(b, c, n, n)`, not masked -> the mean of the networks' coefficients, `(n_coefficients, b)`."""
+        masked = images.to(self.device).float() * self.mask
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            coefficients = torch.stack([answer(masked) for answer in self.answers]).mean(dim=0)
-        return self.find(coefficients)
+            return torch.stack([answer(masked) for answer in self.answers]).mean(dim=0)

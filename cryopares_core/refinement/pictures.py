@@ -122,11 +122,15 @@ class PictureSource:
 
     def spectra(self, block: Block) -> Spectra:
         """What a block, which must not be empty, says at the frequencies of its kind."""
-        first = block.indices[0]
+        return self.spectra_of(block.indices, torch.from_numpy(block.pictures).to(self.device, non_blocking=True))
+
+    def spectra_of(self, indices: np.ndarray, images: Tensor) -> Spectra:
+        """The same for images `(b, n, n)` of one kind on the device, those of particles `indices` `(b,)`."""
+        first = indices[0]
         frequencies = self._frequencies[int(self.table.image_size_px[first]), float(self.table.pixel_size_angs[first])]
-        values = frequencies.spectra(torch.from_numpy(block.pictures).to(self.device, non_blocking=True))
+        values = frequencies.spectra(images)
         if self.use_ctf:
-            known = ctf_tensors(self.table.ctf, block.indices, self.device)
+            known = ctf_tensors(self.table.ctf, indices, self.device)
             ctf = known.in_pictures(frequencies.ctf(known))
         else:
             ctf = torch.ones_like(values[:, 0])

@@ -99,8 +99,8 @@ class Refiner:
         return self.source.some(CALIBRATION_PICTURES)
 
     def calibrate_by(self, chosen: np.ndarray, start_poses: Tensor, start_shifts_angs: Tensor) -> None:
-        """As `calibrate`, with the starts of particles `chosen` `(m,)` alone, `(m, k, 3, 3)` and `(m, 2)`."""
-        poses, shifts = start_poses.float().clone(), start_shifts_angs.float().clone()
+        """As `calibrate`, with the starts of particles `chosen` `(m,)` alone, `(m, k, 3, 3)` and `(m, 2)` or `(m, k, 2)`."""
+        poses, shifts = start_poses.float().clone(), _of_each_start(start_shifts_angs, start_poses.shape[1])
         blocks = [block for block in self.source.blocks(chosen) if len(block)]
         if not blocks:
             raise UserError(
@@ -108,11 +108,11 @@ class Refiner:
             )
         calibration = Calibration(self.source, self.maps, blocks)
         with exact_products():
-            self.weights = calibration.weights(poses[:, 0], shifts)
-            calibration.judge(self.weights, poses[:, 0], shifts)
+            self.weights = calibration.weights(poses[:, 0], shifts[:, 0])
+            calibration.judge(self.weights, poses[:, 0], shifts[:, 0])
             for block, found in self._refined(blocks, poses, shifts):
-                poses[block.rows, 0], shifts[block.rows] = torch.from_numpy(found.poses), torch.from_numpy(found.shifts_angs)
-            self.weights = calibration.weights(poses[:, 0], shifts)
+                poses[block.rows, 0], shifts[block.rows, 0] = torch.from_numpy(found.poses), torch.from_numpy(found.shifts_angs)
+            self.weights = calibration.weights(poses[:, 0], shifts[:, 0])
 
     def __call__(
         self, indices: np.ndarray, start_poses: Tensor, start_shifts_angs: Tensor, progress: Progress | None = None
@@ -122,11 +122,11 @@ class Refiner:
         Parameters
         ----------
         indices : `(m,)` of the table
-        start_poses, start_shifts_angs : theirs, `(m, k, 3, 3)` and `(m, 2)`
+        start_poses, start_shifts_angs : theirs, `(m, k, 3, 3)`, and `(m, 2)` or, for each start, `(m, k, 2)`
         progress : called with the number of particles done and their total
         """
-        starts, shifts, done = start_poses.float(), start_shifts_angs.float(), 0
-        refined = not_refined(starts[:, 0], shifts)
+        starts, shifts, done = start_poses.float(), _of_each_start(start_shifts_angs, start_poses.shape[1]), 0
+        refined = not_refined(starts[:, 0], shifts[:, 0])
         with exact_products():
             for block, found in self._refined(self.source.blocks(indices), starts, shifts):
                 refined.set_rows(block.rows, found)
@@ -157,10 +157,16 @@ class Refiner:
     @torch.no_grad()
     def _refine(self, block: Block, starts: Tensor, shifts: Tensor) -> RefinedPoses:
         starts, shifts = starts.to(self.device), shifts.to(self.device)
-        refined, spectra = not_refined(starts[:, 0], shifts), self.source.spectra(block)
+        refined, spectra = not_refined(starts[:, 0], shifts[:, 0]), self.source.spectra(block)
         seen = self.weights[spectra.frequencies].observed(spectra)
         for slices, rows in self.maps.of(block.indices):
             refine, part = self._refiners[slices, spectra.frequencies], seen.part(rows, len(spectra.frequencies))
-            outcomes = [refine(part, starts[rows, start], shifts[rows]) for start in range(starts.shape[1])]
+            outcomes = [refine(part, starts[rows, start], shifts[rows, start]) for start in range(starts.shape[1])]
             refined.set_rows(rows.numpy(force=True), best_start(outcomes, shifts[rows]))
         return refined
+
+
+def _of_each_start(shifts_angs: Tensor, n_starts: int) -> Tensor:
+    """Shifts `(m, 2)`, or `(m, k, 2)`, as a new `(m, k, 2)`."""
+    shifts = shifts_angs.float()
+    return shifts.clone() if shifts.ndim == 3 else shifts[:, None].repeat(1, n_starts, 1)

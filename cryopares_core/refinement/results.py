@@ -63,7 +63,7 @@ def not_refined(poses: Tensor, shifts_angs: Tensor) -> RefinedPoses:
 
 
 def best_start(outcomes: Sequence[Outcome], shifts_angs: Tensor) -> RefinedPoses:
-    """Of the outcomes of each start, the one that fits best. `shifts_angs` `(b, 2)` are those of the starts."""
+    """Of the outcomes of each start, the one that fits best. `shifts_angs` `(b, k, 2)` are those of the starts."""
     chosen = torch.stack([outcome.correlation for outcome in outcomes]).argmax(dim=0)
     rows = torch.arange(len(chosen), device=chosen.device)
 
@@ -78,7 +78,7 @@ def best_start(outcomes: Sequence[Outcome], shifts_angs: Tensor) -> RefinedPoses
         "gain": score - outcomes[0].correlation_before,
         "chosen_start": chosen,
         "moved_degs": of_chosen("moved_degs"),
-        "moved_angs": (shifts - shifts_angs).norm(dim=1),
+        "moved_angs": (shifts - shifts_angs[rows, chosen]).norm(dim=1),
         "kept_start": of_chosen("kept_start"),
         "broken": torch.zeros_like(chosen, dtype=torch.bool),
     }

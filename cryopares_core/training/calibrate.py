@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from cryopares_core.model.precision import uses_bfloat16
 from cryopares_core.model.prediction import PosePredictor
 from cryopares_core.model.storage import load_model
 from cryopares_core.particles.ctf import CtfTensors
+from cryopares_core.particles.table import ParticleTable
 from cryopares_core.plots.readers import read_columns, read_json
 from cryopares_core.plots.records import VALIDATION_COLUMNS
+from cryopares_core.training.calibrate_posterior import calibrate_posterior
 from cryopares_core.training.calibration import FILE, Calibration, Signs, model_checksum, parse_calibration, write_calibration
 from cryopares_core.training.calibration_fit import fit_calibration
 from cryopares_core.volumes.picture_fit import fit_to_own_map
@@ -33,6 +36,7 @@ def calibrate_half_set(
     ctf: CtfTensors,
     ids: np.ndarray,
     device: torch.device,
+    table: ParticleTable | None = None,
 ) -> Calibration | None:
     """Find the poses of particles held out with the model of a half set, and write how far it may be trusted: `calibration.json`.
 
@@ -41,6 +45,7 @@ def calibrate_half_set(
     folder : of the half set, with its best model, and the map of its training particles if they make one
     images, eulers_degs, ctf : prepared pictures `(n, c, s, s)`, known angles `(n, 3)` and CTFs of all particles of the run
     ids : which of them were held out
+    table : all particles; with it, and with a map, poses by network and map together are calibrated as well
 
     Returns None, and writes nothing, where there are too few.
     """
@@ -63,6 +68,9 @@ def calibrate_half_set(
     fit = torch.cat(fits).numpy() if fits else None
     signs = Signs(torch.cat(stated).numpy(), matrix_to_euler_degs(found).numpy(), fit)
     calibration = fit_calibration(signs, error_degs, card.symmetry)
+    if table is not None and compare is not None and ctf.known:
+        posterior, prior = calibrate_posterior(folder, predict, card, table, images, ids, device)
+        calibration = replace(calibration, posterior=posterior, prior=prior)
     write_calibration(folder, calibration)
     logger.info(
         "%s: on average, stated confidence is %.0f points off what came true, and %.0f as calibrated",

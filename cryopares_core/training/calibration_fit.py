@@ -15,8 +15,9 @@ from cryopares_core.plots.errors import GOOD_DEGS
 from cryopares_core.training.calibration import VIEW_ORDER, Calibration, Odds, Signs, artanh, pixels, sigmoid, terms
 
 NEAR_DEGS = 15.0  # refinement finds the truth from there
-PRIOR = np.array([1.0, 1.0, 0.0, 0.0])  # the network's own confidence is right, and the fit says nothing: as much as one particle
-RISING = np.array([True, True, False, True])  # more confidence and a better fit never mean less
+# The stated confidence is right, and fit and network add nothing: as much as one particle.
+PRIOR = np.array([1.0, 1.0, 0.0, 0.0, 0.0])
+RISING = np.array([True, True, False, True, True])  # more confidence and a better fit never mean less
 VIEW_WIDTHS_DEGS = (12.0, 20.0, 35.0)
 TURNS = 3  # between curve and views
 VIEW_PRIORS = (1.0, 4.0, 16.0)  # the information at which a view's own particles count as much as those of all views
@@ -54,7 +55,7 @@ def _fit_odds(data: _Data, stated: np.ndarray, radius_degs: float, symmetry: str
 
 @dataclass(frozen=True)
 class _Data:
-    """`terms` `(n, 4)` of the curve, whether poses were `right` `(n,)`, and the `pixel` `(n,)` of each view."""
+    """`terms` `(n, 4)` or `(n, 5)` of the curve, whether poses were `right` `(n,)`, and the `pixel` `(n,)` of each view."""
 
     terms: np.ndarray
     right: np.ndarray
@@ -87,16 +88,18 @@ def _fit(data: _Data, way: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _fit_curve(data: _Data, view_logits: np.ndarray) -> np.ndarray:
     """The most probable curve, by Newton's method; what would fall stays at 0 for as long as it would."""
-    curve, added = PRIOR.copy(), view_logits[data.pixel]
+    n_terms, added = data.terms.shape[1], view_logits[data.pixel]
+    prior, rising = PRIOR[:n_terms], RISING[:n_terms]
+    curve = prior.copy()
     for _ in range(100):
         p = sigmoid(data.terms @ curve + added)
-        gradient = data.terms.T @ (data.right - p) - (curve - PRIOR)
-        hessian = (data.terms * (p * (1 - p))[:, None]).T @ data.terms + np.eye(len(PRIOR))
-        free = ~(RISING & (curve <= 0) & (gradient < 0))
-        step = np.zeros(len(PRIOR))
+        gradient = data.terms.T @ (data.right - p) - (curve - prior)
+        hessian = (data.terms * (p * (1 - p))[:, None]).T @ data.terms + np.eye(n_terms)
+        free = ~(rising & (curve <= 0) & (gradient < 0))
+        step = np.zeros(n_terms)
         step[free] = np.linalg.solve(hessian[np.ix_(free, free)], gradient[free])
         moved = curve + step * min(1.0, 2.0 / max(np.abs(step).max(), 1e-12))
-        moved[RISING] = np.maximum(moved[RISING], 0.0)
+        moved[rising] = np.maximum(moved[rising], 0.0)
         if np.abs(moved - curve).max() < 1e-6:
             break
         curve = moved

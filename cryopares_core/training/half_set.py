@@ -107,7 +107,7 @@ def _calibrate(plan: Plan, particles: Particles, half: HalfSet) -> None:
         if plan.fabric.is_global_zero and not is_calibrated(half.folder):  # a run that goes on has half sets behind it
             table, ctf = particles.table, particles.known.ctf
             angles = torch.from_numpy(table.eulers_deg)
-            calibrate_half_set(half.folder, particles.images, angles, ctf, half.val_ids, plan.device)
+            calibrate_half_set(half.folder, particles.images, angles, ctf, half.val_ids, plan.device, table)
         plan.fabric.barrier()
 
 

@@ -1,9 +1,10 @@
 """Sums of a map's central slices on a padded Fourier grid, and the map that they make.
 
 A slice's frequencies fall between the grid's places. Each is shared among the eight corners around it, as trilinear
-interpolation would, with its weight. The quotient of the two sums is then a weighted mean over a small neighbourhood, which
-multiplies the map by sinc^2 along each axis: a known falloff, divided out at the end. Only the half with x >= 0 is stored, since
-a real map's transform is its own mate: `F(-k)` is the complex conjugate of `F(k)`.
+interpolation would, with its weight. That multiplies the map by sinc^2 along each axis: a known falloff, divided out at the end.
+The sum of values is divided by the density of the weights (see `density`), not by each place's own weight: places lie closer
+together than the map's transform can change, and their mean should count each with its weight. Only the half with x >= 0 is
+stored, since a real map's transform is its own mate: `F(-k)` is the complex conjugate of `F(k)`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from cryopares_core.volumes.density import sampling_density
 from cryopares_core.volumes.threads import in_threads
 
 PADDING = 2  # of the grid, per axis: the interpolation's error falls with its square
@@ -114,14 +116,15 @@ class FourierSums:
         return (total / places.clamp(min=1))[:count].float()
 
     def map(self, damping: Tensor, kept: Tensor | None = None, workers: int = 1) -> Tensor:
-        """The map `(n, n, n)` `[z, y, x]` float32 of the quotient of the two sums.
+        """The map `(n, n, n)` `[z, y, x]` float32 of the values over the density of the weights.
 
         Parameters
         ----------
-        damping : `(n // 2 + 1,)` by shell, added to the weights: what keeps places that hardly any slice met from noise
+        damping : `(n // 2 + 1,)` by shell, added to the density: what keeps places that hardly any slice met from noise
         kept : `(n // 2 + 1,)` factors by shell
         workers : threads
         """
+        density = self.density(workers)
         # Axis after axis, each cropped at once: the whole padded map would take eight times as much memory.
         n, grid, rows = self.size, self.grid, self.rows()
         wanted = (torch.arange(n, device=rows.device) - n // 2) % grid
@@ -129,7 +132,7 @@ class FourierSums:
         volume = torch.empty(n, n, n, device=rows.device)
 
         def along_z(part: slice) -> None:
-            half[:, part] = _inverse(self.quotient(damping, part, kept), 0, rows, grid)[wanted]
+            half[:, part] = _inverse(self.quotient(damping, part, kept, density), 0, rows, grid)[wanted]
 
         def along_y_and_x(part: slice) -> None:
             plane = _inverse(half[part], 1, rows, grid)[:, wanted]
@@ -139,10 +142,20 @@ class FourierSums:
         in_threads(along_y_and_x, _slices(n, COLUMNS_AT_ONCE), workers)
         return volume
 
-    def quotient(self, damping: Tensor, rows: slice = slice(None), kept: Tensor | None = None) -> Tensor:
-        """The map's transform in some rows of y, `(m, rows, reach + 1)`; see `map`."""
+    def density(self, workers: int = 1) -> Tensor:
+        """The weights' density at each place, laid out as `weights`; see `sampling_density`. To be called with mates joined."""
+        found = torch.zeros_like(self.weights)
+        there = (slice(2 * self.reach + 1), slice(2 * self.reach + 1), slice(self.reach + 1))
+        found.view(self.shape)[there] = sampling_density(self.weights.view(self.shape)[there], workers)
+        return found
+
+    def quotient(
+        self, damping: Tensor, rows: slice = slice(None), kept: Tensor | None = None, density: Tensor | None = None
+    ) -> Tensor:
+        """The map's transform in some rows of y, `(m, rows, reach + 1)`; see `map`. Without a density, each place by itself."""
         shells = self.shells(rows).clamp(max=len(damping) - 1)
-        spectrum = self.inner(self.values)[:, rows] / (self.inner(self.weights)[:, rows] + damping[shells]).clamp(min=1e-30)
+        divisor = self.inner(self.weights if density is None else density)[:, rows] + damping[shells]
+        spectrum = self.inner(self.values)[:, rows] / divisor.clamp(min=1e-30)
         return spectrum if kept is None else spectrum * kept[shells]
 
     def _falloff(self, part: slice) -> Tensor:

@@ -7,17 +7,16 @@ A mask leaves noise out, but its own shape is the same in both maps and correlat
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from cryopares_core.volumes.radial import radii
 from cryopares_core.volumes.threads import in_threads
 
 THRESHOLD = 0.143  # Rosenthal and Henderson 2003, doi:10.1016/j.jmb.2003.07.013
 RANDOM_BELOW = 0.8  # phases are random from where the correlation without a mask falls below this
-PLANES = 16  # of a transform that are looked at together: large maps leave little memory
 SAFE_SHELLS = 2  # beyond that, until the correction counts: a mask mixes neighbouring shells
 
 
@@ -83,8 +82,8 @@ def shell_correlation(first: Tensor, second: Tensor) -> Tensor:
     x = torch.arange(size // 2 + 1, device=a.device)
     mates = torch.where((x == 0) | (2 * x == size), 1.0, 2.0)  # how many places of the whole transform one stands for
     sums = torch.zeros(3, size, dtype=torch.float64, device=a.device)
-    for part, shells in _shells(size, a.device):
-        u, v = a[part], b[part]
+    for part, radius in radii(size, a.device):
+        u, v, shells = a[part], b[part], radius.round().long()
         for total, product in zip(sums, ((u * v.conj()).real, u.abs() ** 2, v.abs() ** 2), strict=True):
             total += torch.bincount(shells.flatten(), (product * mates).flatten().double(), minlength=size)
     cross, *powers = sums[:, : size // 2 + 1]
@@ -94,22 +93,13 @@ def shell_correlation(first: Tensor, second: Tensor) -> Tensor:
     return correlation.float().cpu()
 
 
-def _shells(size: int, device: torch.device) -> Iterator[tuple[slice, Tensor]]:
-    """Some planes after the other of an rfftn, and the shell of each of their places."""
-    k = torch.fft.fftfreq(size, 1 / size, device=device)
-    x = torch.arange(size // 2 + 1, device=device)
-    for start in range(0, size, PLANES):
-        part = slice(start, min(start + PLANES, size))
-        yield part, (k[part, None, None] ** 2 + k[:, None] ** 2 + x**2).sqrt().round().long()
-
-
 def _random_phases(volume: Tensor, start: int, seed: int) -> Tensor:
     """A map with the same amplitudes, and the phases of white noise from a shell on."""
     spectrum = torch.fft.rfftn(volume)
     noise = torch.fft.rfftn(torch.randn(volume.shape, generator=torch.Generator().manual_seed(seed)).to(volume.device))
-    for part, shells in _shells(len(volume), volume.device):
+    for part, radius in radii(len(volume), volume.device):
         random = spectrum[part].abs() * noise[part] / noise[part].abs().clamp(min=1e-30)
-        spectrum[part] = torch.where(shells >= start, random, spectrum[part])
+        spectrum[part] = torch.where(radius.round() >= start, random, spectrum[part])
     del noise
     return torch.fft.irfftn(spectrum, s=volume.shape)
 

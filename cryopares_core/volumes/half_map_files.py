@@ -21,8 +21,11 @@ from cryopares_core.plots.fsc import FSC_COLUMNS, draw_fsc, read_fsc
 from cryopares_core.volumes.fsc import FscCurves
 from cryopares_core.volumes.half_maps import HalfMaps
 from cryopares_core.volumes.maps import write_map
+from cryopares_core.volumes.sharpen import Sharpened
 
 HALVES, MAP, SUMMARY = ("half1_map.mrc", "half2_map.mrc"), "map.mrc", "reconstruction.json"
+MASK, SHARPENED = "mask.mrc", "map_sharpened.mrc"
+MAPS = (*HALVES, MAP, MASK, SHARPENED)
 FSC_CSV, FSC_STAR, FSC_PNG = "fsc.csv", "fsc.star", "fsc.png"
 # RELION's names of the curves, as in its postprocess.star.
 STAR_COLUMNS = {
@@ -35,25 +38,31 @@ UNFINISHED = ".unfinished"  # stands while files are written
 NO_FREQUENCY_ANGS = 999.0  # what RELION writes for the resolution of the origin
 
 
-def write_half_maps(folder: str | Path, half_maps: HalfMaps, about: Mapping[str, Any] | None = None) -> Path:
-    """Write maps, correlations and their picture, each all or nothing, and last a summary; returns the path of the whole map.
+def write_half_maps(
+    folder: str | Path, half_maps: HalfMaps, about: Mapping[str, Any] | None = None, sharpened: Sharpened | None = None
+) -> Path:
+    """Write maps, mask, correlations and their plot, each all or nothing, and last a summary; returns the path of the whole map.
 
-    `about` is what else the summary shall tell. Where `reconstruction.json` stands, all files are of one reconstruction.
+    `about` is what else the summary shall tell; `sharpened` goes into a file of its own, where it holds a map. Where
+    `reconstruction.json` stands, all files are of one reconstruction.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / UNFINISHED).touch()
     (folder / SUMMARY).unlink(missing_ok=True)
-    volumes = (half_maps.half1, half_maps.half2, half_maps.volume)
-    for name, volume in zip((*HALVES, MAP), volumes, strict=True):
-        write_map(folder / name, volume.numpy(), half_maps.pixel_size_angs)
+    volumes = (half_maps.half1, half_maps.half2, half_maps.volume, half_maps.mask, sharpened.volume if sharpened else None)
+    for name, volume in zip(MAPS, volumes, strict=True):
+        if volume is None:
+            (folder / name).unlink(missing_ok=True)  # of an earlier reconstruction
+        else:
+            write_map(folder / name, volume.numpy(), half_maps.pixel_size_angs)
     columns = fsc_columns(half_maps.fsc)
     write_text(folder / FSC_CSV, _csv(columns))
     _write_star(folder / FSC_STAR, columns, half_maps.fsc)
     figure = new_figure(7.0, 4.6)
     draw_fsc(figure, columns, _finite(half_maps.resolution_angs))
     save_png(figure, folder / FSC_PNG)
-    write_text(folder / SUMMARY, json.dumps({**summary(half_maps), **(about or {})}, indent=1))
+    write_text(folder / SUMMARY, json.dumps({**summary(half_maps, sharpened), **(about or {})}, indent=1))
     (folder / UNFINISHED).unlink(missing_ok=True)
     return folder / MAP
 
@@ -62,18 +71,19 @@ def foreign_maps(folder: Path) -> list[str]:
     """Names in a folder that `write_half_maps` would overwrite although it did not write them."""
     if (folder / SUMMARY).exists() or (folder / UNFINISHED).exists() or read_fsc(folder / FSC_CSV) is not None:
         return []
-    return [name for name in (*HALVES, MAP) if os.path.lexists(folder / name)]
+    return [name for name in MAPS if os.path.lexists(folder / name)]
 
 
 def remove_half_maps(folder: Path) -> None:
     """Remove what `write_half_maps` wrote, the summary first."""
     if not foreign_maps(folder):
-        for name in (SUMMARY, *HALVES, MAP, FSC_CSV, FSC_STAR, FSC_PNG, UNFINISHED):
+        for name in (SUMMARY, *MAPS, FSC_CSV, FSC_STAR, FSC_PNG, UNFINISHED):
             (folder / name).unlink(missing_ok=True)
 
 
-def summary(half_maps: HalfMaps) -> dict[str, Any]:
-    """The figures of a reconstruction; a resolution that there is none of is None."""
+def summary(half_maps: HalfMaps, sharpened: Sharpened | None = None) -> dict[str, Any]:
+    """The figures of a reconstruction; a resolution or a B-factor that there is none of is None."""
+    sharpening = {} if sharpened is None else {"b_factor_angs2": sharpened.b_factor_angs2, "sharpening": sharpened.note}
     return {
         "resolution_angs": _finite(half_maps.resolution_angs),
         "unmasked_resolution_angs": _finite(half_maps.fsc.unmasked_resolution_angs),
@@ -81,6 +91,8 @@ def summary(half_maps: HalfMaps) -> dict[str, Any]:
         "symmetry": half_maps.symmetry,
         "box_px": len(half_maps.volume),
         "pixel_size_angs": half_maps.pixel_size_angs,
+        "mask": half_maps.mask_note,
+        **sharpening,
     }
 
 

@@ -15,10 +15,11 @@ from cryopares_core.machine import exact_products
 from cryopares_core.memory import free_memory_bytes
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.progress import size_text
+from cryopares_core.volumes.auto_mask import auto_mask
 from cryopares_core.volumes.fourier_sums import FourierSums, sums_bytes
 from cryopares_core.volumes.fsc import FscCurves, first_below, fsc_curves
 from cryopares_core.volumes.insertion import Inserter, Progress, sum_halves
-from cryopares_core.volumes.masks import soft_sphere
+from cryopares_core.volumes.masks import soft_sphere, without_corners
 from cryopares_core.volumes.symmetrise import symmetrise
 from cryopares_core.volumes.threads import one_thread_an_operation
 
@@ -29,8 +30,8 @@ NOTHING_LEFT = 0.05  # correlation below which a shell is taken for noise
 MEMORY_SHARE = 0.8  # of what is free
 PIXEL_TOLERANCE = 1e-3
 # Memory for each voxel of a map while it is made and while the correlations are computed, and for each picture's pixel and thread.
-BYTES_TO_MAP, BYTES_TO_CORRELATE, BYTES_OF_THREAD = 28, 52, 2500
-SLACK = 1.1  # freed memory cannot all be used again
+BYTES_TO_MAP, BYTES_TO_CORRELATE, BYTES_OF_THREAD = 28, 56, 2500
+SLACK = 1.2  # freed memory cannot all be used again
 SHOWN = 5
 
 
@@ -45,6 +46,8 @@ class HalfMaps:
     fsc : correlations of the two halves
     n_particles : in each half
     symmetry : the point group's name
+    mask : `(n, n, n)` between 0 and 1, with which the halves were correlated
+    mask_note : where the mask comes from
     """
 
     half1: Tensor
@@ -54,6 +57,8 @@ class HalfMaps:
     pixel_size_angs: float
     n_particles: tuple[int, int]
     symmetry: str
+    mask: Tensor | None = None
+    mask_note: str = ""
 
     @property
     def resolution_angs(self) -> float:
@@ -77,7 +82,7 @@ def reconstruct_half_maps(
     ----------
     table : particles of one box and pixel size, with poses; without CTF parameters their pictures count as projections
     weights : `(n,)` how much each particle counts, at least 0; by default all the same
-    mask : `(n, n, n)` between 0 and 1, for the correlation; by default the largest soft ball that fits
+    mask : `(n, n, n)` between 0 and 1, for the correlation; by default one is made from the half maps
     resolution_limit_angs : nothing finer is reconstructed
     use_ctf : False leaves the CTF out although it is known
     progress : called with the number of pictures done and their total
@@ -93,21 +98,33 @@ def reconstruct_half_maps(
     inserter = Inserter(table, count, _radius(table, resolution_limit_angs), device, use_ctf)
     with exact_products(), one_thread_an_operation() as threads:
         workers = 1 if inserter.device.type == "cuda" else threads
-        halves = sum_halves(inserter, _workers_of_half(inserter, workers, group.order > 1), progress)
+        halves = sum_halves(inserter, _workers_of_half(inserter, workers), progress)
         first, second = (_half_map(half, group.matrices, workers) for half in halves)
         whole = halves[0]
         whole.merge(halves.pop())
-        sphere = soft_sphere(inserter.size, device=first.device) if mask is None else mask.to(first)
-        fsc = fsc_curves(first, second, sphere, inserter.pixel_size_angs, inserter.radius, workers)
-        volume = whole.map(_noise_to_signal(fsc).to(first) * whole.shell_weights(), workers=workers)
+        mask, note = _mask(first, second, mask, inserter.pixel_size_angs)
+        fsc = fsc_curves(first, second, mask, inserter.pixel_size_angs, inserter.radius, workers)
+        volume = without_corners(whole.map(_noise_to_signal(fsc).to(first) * whole.shell_weights(), workers=workers))
     numbers = int((table.half_set == 1).sum()), int((table.half_set == 2).sum())
-    return HalfMaps(first.cpu(), second.cpu(), volume.cpu(), fsc, inserter.pixel_size_angs, numbers, group.name)
+    maps = first.cpu(), second.cpu(), volume.cpu()
+    return HalfMaps(*maps, fsc, inserter.pixel_size_angs, numbers, group.name, mask.cpu(), note)
 
 
 def _half_map(sums: FourierSums, group: Tensor, workers: int) -> Tensor:
     sums.join_mates()
     symmetrise(sums, group, workers)
-    return sums.map(LEAST_SHARE * sums.shell_weights(), workers=workers)
+    return without_corners(sums.map(LEAST_SHARE * sums.shell_weights(), workers=workers))
+
+
+def _mask(first: Tensor, second: Tensor, given: Tensor | None, pixel_size_angs: float) -> tuple[Tensor, str]:
+    """The mask to use, on the maps' device, and what it is."""
+    if given is not None:
+        return given.to(first), "as given"
+    found = auto_mask(first, second, pixel_size_angs)
+    if found is None:
+        return soft_sphere(len(first), device=first.device), "the largest sphere: the half maps show no particle to mask"
+    note = f"made from the half maps, low-passed to {found.lowpass_angs:.3g} Å, at {found.threshold_sigmas:.2g} times their noise"
+    return found.mask, f"{note}; it holds {found.volume:.0%} of the box"
 
 
 def _noise_to_signal(fsc: FscCurves) -> Tensor:
@@ -162,11 +179,11 @@ def _rows_text(rows: np.ndarray) -> str:
     return f"Row{'s' if len(rows) > 1 else ''} {shown}" + (f" and {len(rows) - SHOWN:,} more" if len(rows) > SHOWN else "")
 
 
-def _workers_of_half(inserter: Inserter, threads: int, is_symmetric: bool) -> int:
+def _workers_of_half(inserter: Inserter, threads: int) -> int:
     """How many threads add pictures to each half: all, but fewer where their sums would not fit; tells what is needed."""
     device = inserter.device
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
-    peaks = {count: _peak(inserter, count, threads, is_symmetric) for count in range(1, max(1, threads // 2) + 1)}
+    peaks = {count: _peak(inserter, count, threads) for count in range(1, max(1, threads // 2) + 1)}
     most = max((count for count, peak in peaks.items() if peak <= MEMORY_SHARE * free), default=0)
     told = f"Reconstructing a box of {inserter.size} px needs {size_text(peaks[most or 1])} of memory; {size_text(free)} are free"
     if not most:
@@ -178,9 +195,12 @@ def _workers_of_half(inserter: Inserter, threads: int, is_symmetric: bool) -> in
     return most
 
 
-def _peak(inserter: Inserter, workers: int, threads: int, is_symmetric: bool) -> float:
-    """The most memory at a time: of all workers' sums; of both halves' with a map, and a symmetrised copy; or of maps."""
+def _peak(inserter: Inserter, workers: int, threads: int) -> float:
+    """The most memory at a time: of all workers' sums; of both halves' with a map and a copy of one half's; or of maps.
+
+    Symmetrising makes such a copy, and the density of the weights takes as much while it is computed.
+    """
     one, voxels = sums_bytes(inserter.size, inserter.radius), inserter.size**3
-    making = (3 if is_symmetric else 2) * one + BYTES_TO_MAP * voxels
+    making = 3 * one + BYTES_TO_MAP * voxels
     largest = max(2 * workers * one, making, one + BYTES_TO_CORRELATE * voxels)
     return SLACK * (largest + threads * BYTES_OF_THREAD * inserter.size**2)

@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 BATCH_BYTES = 16_000_000  # of pictures that are read at once
 LARGEST_BATCH = 256
-LEAST_SPARSITY = 0.5
 WAITING = 2  # batches of each worker that lie in memory
 
 
@@ -53,8 +52,6 @@ class Inserter:
         self._origins_px = torch.tensor(table.shifts_angs / self.pixel_size_angs)
         self._slices = PictureSlices(self.size, self.device, radius)
         self._transfers = Transfers(table, self._slices.frequencies / (self.size * self.pixel_size_angs), use_ctf)
-        # Slices lie the denser the nearer to the origin; this makes up for it, so that a mean over a neighbourhood favours no side.
-        self._sparsity = self._slices.frequencies.norm(dim=0).clamp(min=LEAST_SPARSITY)
         outside = 1 - circular_mask(self.size, self.size / 2, device=self.device).flatten()
         self._background = outside / outside.sum()
 
@@ -75,7 +72,7 @@ class Inserter:
         # A constant background says nothing of the particle, and its transform is large.
         pictures = pictures - (pictures.flatten(1) @ self._background)[:, None, None]
         factor, weight = self._transfers(chosen)
-        each = self._weights[chosen, None].to(self.device) * self._sparsity
+        each = self._weights[chosen, None].to(self.device)
         values = self._slices.spectra(pictures, self._origins_px[chosen]) * (factor * each)
         points = self._slices.points(self._poses[chosen], sums.grid / self.size)
         sums.add(points, values.view(-1), (weight * each).view(-1))

@@ -12,6 +12,7 @@ from cryopares_core.errors import UserError
 from cryopares_core.volumes.maps import HEADER_REMEDY, read_map
 
 EDGE_PX = 6.0
+CORNER_EDGE_PX = 3.0
 TOLERANCE = 0.01  # of a mask's values, and of its pixel size
 
 
@@ -24,6 +25,16 @@ def soft_sphere(size: int, radius_px: float | None = None, edge_px: float = EDGE
     axis = (torch.arange(size, device=device) - size // 2).float()
     distance = (axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2).sqrt()
     return 0.5 * (1 + torch.cos(math.pi * ((distance - radius) / edge_px).clamp(0, 1)))
+
+
+def without_corners(volume: Tensor) -> Tensor:
+    """A map `(n, n, n)` cut, with a soft edge, to the sphere that touches the box's faces; beyond it, the mean of what lay there.
+
+    RELION cuts its maps alike. Few images show the corners, and their noise would weigh in whatever is done without a mask.
+    """
+    inside = soft_sphere(len(volume), len(volume) / 2, CORNER_EDGE_PX, volume.device)
+    outside = 1 - inside
+    return torch.lerp((outside * volume).sum() / outside.sum(), volume, inside)
 
 
 def read_mask(path: str | Path, size: int, pixel_size_angs: float) -> Tensor:

@@ -28,6 +28,8 @@ class PictureSlices:
         ky = torch.fft.fftfreq(size, 1 / size, device=device).round()[:, None].expand(-1, size // 2 + 1)
         kx = torch.arange(size // 2 + 1, device=device).expand(size, -1).float()
         inside = kx**2 + ky**2 < min(radius or math.inf, size / 2) ** 2
+        # On the line kx = 0 a transform holds both mates of each frequency. One is enough: with both, the line would count twice.
+        inside &= (kx > 0) | (ky >= 0)
         self.frequencies = torch.stack((kx, ky))[:, inside]
         self._places = inside.flatten().nonzero()[:, 0]
         self._axes = kx[0], ky[:, 0]
