@@ -97,7 +97,7 @@ def test_what_refinement_needs_is_asked_for_first(particles, tmp_path, capsys):
     assert main(words(particles, run, tmp_path / "out", "--refine", "--reference_fname", "nowhere.mrc")) == 2
     assert "nowhere.mrc" in capsys.readouterr().err
     assert main(words(particles, run, tmp_path / "out", "--reference_fname", "a.mrc")) == 2
-    assert "is for --refine" in capsys.readouterr().err
+    assert "is not used with --evidence network: add --refine" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

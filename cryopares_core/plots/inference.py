@@ -92,6 +92,12 @@ CALIBRATION_NOTE = (
     f"poses were refined afterwards, those count that refinement can bring to within {GOOD_DEGS:.0f}°."
 )
 MAP_NOTE = "Fourier shell correlation of the maps of the two half sets, made of the particles kept."
+REFERENCE_NOTE = (
+    "<p>Poses were compared with a reference map. Images of noise, or of another molecule, aligned to the same reference give half "
+    "maps that look like it and correlate with each other (reference bias). Believe detail that the reference does not show, "
+    "and half maps whose references were independent.</p>"
+)
+EVIDENCE_WORDS = {"both": "network and map", "network": "network alone", "map": "map alone (exhaustive search)"}
 NO_CALIBRATION = "<p>The models have no calibration: confidence is the network's own, whose order counts more than its value.</p>"
 
 
@@ -103,7 +109,8 @@ def _facts(record: InferenceRecord) -> List[Any]:
         ("Kept", f"{summary['kept']:,}"),
         ("Least confidence", threshold),
         ("Poses right, expected", f"{summary['expected_share_right_of_kept']:.0%} of those kept"),
-        ("Models", ", ".join(summary["models"])),
+        ("Models", ", ".join(summary["models"]) or "none"),
+        ("Evidence for poses", EVIDENCE_WORDS.get(summary.get("evidence", "network"), "")),
         ("Symmetry", summary["symmetry"]),
     ]
 
@@ -129,7 +136,8 @@ def _map(record: InferenceRecord) -> str:
         return ""
     found, figure = read_json(record.folder / RECONSTRUCTION / "reconstruction.json"), new_figure(7.0, 4.4)
     draw_fsc(figure, columns, found.get("resolution_angs"))
-    return figure_html(figure, MAP_NOTE)
+    note = "" if record.summary.get("evidence", "network") == "network" else REFERENCE_NOTE
+    return figure_html(figure, MAP_NOTE) + note
 
 
 @styled

@@ -16,6 +16,7 @@ from cryopares_core.search.engine import PoseSearch
 from cryopares_core.search.judge import MapVerdict, judge_map
 
 N_IMAGES, N_IMAGES_WITH_SHIFTS = 400, 128  # of each box and pixel size
+N_JUDGES_WITH_SHIFTS = 64
 ROUNDS = 2
 
 
@@ -59,7 +60,11 @@ class SearchCalibration:
 
     def judge(self) -> MapVerdict:
         """Whether the images show the map at all. The weights must be known."""
-        return judge_map(self.search, ((block.indices, self.shifts[rows], spectra) for rows, block, spectra in self._spectra()))
+        members = np.ones(len(self.indices), dtype=bool)
+        if len(self.search.offsets) > 1:
+            members[N_JUDGES_WITH_SHIFTS:] = False
+        sample = ((block.indices, self.shifts[rows], spectra) for rows, block, spectra in self._spectra(members))
+        return judge_map(self.search, sample)
 
     def plan(self, log_net: Tensor, members: np.ndarray) -> CandidatePlan:
         """Where to look first, with the densities of one network.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FREE_SHARE = 0.25
 BAND = 1.5  # from so much coarser than the search's resolution up to it
 MIN_IMAGES = 50
-SURE_DEVIATIONS, MIN_DEVIATIONS = 5.0, 4.0
+SURE_DEVIATIONS, MIN_DEVIATIONS = 5.0, 3.0
 MIN_SHARE = 0.25
 
 

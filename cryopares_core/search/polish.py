@@ -45,16 +45,19 @@ class Polished:
 
     @property
     def spread_rad(self) -> Tensor:
-        """`(r,)` standard deviation of the rotation vector about an axis, the geometric mean of the three."""
-        return torch.det(self.covariance).clamp(min=1e-30).pow(1 / 6)
+        """`(r,)` standard deviation of the rotation vector about an axis, the root mean square over the three axes."""
+        return (self.covariance.diagonal(dim1=1, dim2=2).mean(dim=1)).clamp(min=1e-12).sqrt()
 
     def mass_within(self, radius_degs: float) -> Tensor:
         """`(r,)` the probability that the true pose is within an angle, if it belongs to this peak.
 
-        The length of a three-dimensional Gaussian follows Maxwell's distribution.
+        The squared length of a Gaussian vector is a sum of chi-squared variables, here replaced by a gamma variable of the same
+        mean and variance (Satterthwaite 1946).
         """
-        x = radius_degs / DEGREES / self.spread_rad
-        return torch.erf(x / math.sqrt(2)) - math.sqrt(2 / math.pi) * x * torch.exp(-x.square() / 2)
+        trace = self.covariance.diagonal(dim1=1, dim2=2).sum(dim=1)
+        squared = self.covariance.square().sum(dim=(1, 2))
+        shape, scale = trace.square() / (2 * squared), 2 * squared / trace
+        return torch.special.gammainc(shape, (radius_degs / DEGREES) ** 2 / scale)
 
 
 class Polisher:
