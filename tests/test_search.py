@@ -18,7 +18,7 @@ from cryopares_core.refinement.fit import Observed, centred, fit
 from cryopares_core.refinement.maps import Reference
 from cryopares_core.refinement.slices import SliceTable
 from cryopares_core.search.calibrate import SearchCalibration, sample_of
-from cryopares_core.search.candidates import plan_candidates
+from cryopares_core.search.candidates import learn_stage
 from cryopares_core.search.engine import NetworkOpinion, PoseSearch
 from cryopares_core.search.grid import SearchGrid
 from cryopares_core.search.likelihood import MapLikelihood
@@ -159,15 +159,15 @@ def test_candidates_of_a_good_network_find_the_same_for_less(particles, referenc
     near = truth @ rotvec_to_matrix(0.1 * torch.randn(len(truth), 3, generator=torch.Generator().manual_seed(1)))
     log_net = 40 * (near.flatten(1) @ search.grid.pose_matrices.flatten(1).T - 3)
     everything = np.ones(len(calibration.indices), dtype=bool)
-    plan = calibration.plan(log_net[calibration.indices], everything)
-    assert 0 < plan.n_rows <= 512 < search.grid.n_rows
+    stage = calibration.stage(log_net[calibration.indices], everything)
+    assert stage is not None and stage.n_rows <= 512 < search.grid.n_rows
     whole = found_by(search, particles)
-    part = found_by(search, particles, NetworkOpinion(log_net, FLAT, plan))
+    part = found_by(search, particles, NetworkOpinion(log_net, FLAT, stage))
     same = pose_error_degs(whole.poses[:, 0], part.poses[:, 0]) < 1
     assert same.double().mean() > 0.98
     likelihood, _ = calibration.log_likelihood(everything)
     blind = torch.randn(likelihood.shape, generator=torch.Generator().manual_seed(2))
-    assert plan_candidates(search.grid, likelihood, blind).n_rows == 0
+    assert learn_stage(search.grid, likelihood, blind) is None
 
 
 def test_the_mass_says_how_many_poses_are_right(noisy, reference):

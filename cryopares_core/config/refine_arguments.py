@@ -49,6 +49,14 @@ class RefineArguments:
     shift_search_angs: float = param(
         0.0, "Search for the shift within so much first; for particles whose shifts are not known.", unit="Å", low=0
     )
+    iterations: int = param(
+        0,
+        "Maximum number of iterations after that against the particles' own half maps. Each half set (rlnRandomSubset) is refined "
+        "against its own map, until nothing moves.",
+        low=0,
+        high=99,
+        label="Iterations",
+    )
     use_ctf: bool = param(True, "False for pictures that are CTF-corrected or have no CTF.", label="Use the CTF?")
     grid_search: bool = param(False, "Search on a grid instead of climbing: about ten times slower.", advanced=True)
     chunk_size: int = param(

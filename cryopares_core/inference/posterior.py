@@ -66,11 +66,13 @@ class PosteriorSearch:
             sample = sample_of(self.search)
             calibration = SearchCalibration(self.search, sample, self.shifts)
             calibration.learn_weights()
+            if len(self.search.offsets) > 1:
+                calibration.learn_low_stage()
             if job.place.rank == 0:
                 report_verdict(calibration.judge())
             self.predictors = self._predictors() if uses_network else {}
             if uses_network and len(self.search.offsets) > 1:
-                self._plan(calibration)
+                self._learn_stages(calibration)
         teams = self._teams() if uses_network else ()
         self.confidence = {team: PosteriorConfidence([job.models[name] for name in names]) for team, names in teams}
         self.of_map = PosteriorConfidence([])
@@ -89,7 +91,7 @@ class PosteriorSearch:
             found[team] = PosteriorPredictor(predict, self.search, FLAT if calibration is None else calibration.prior)
         return found
 
-    def _plan(self, calibration: SearchCalibration) -> None:
+    def _learn_stages(self, calibration: SearchCalibration) -> None:
         """Where each team's density says to look first."""
         sample, teams = calibration.indices, self.job.assignment.team[calibration.indices]
         log_net = torch.zeros(len(sample), len(self.search.grid))
@@ -103,8 +105,8 @@ class PosteriorSearch:
                 if len(mine):
                     log_net[rows[mine]] = predictor.log_densities(images[torch.from_numpy(mine).to(self.device)]).cpu()
         for team, predictor in self.predictors.items():
-            predictor.plan = calibration.plan(log_net, usable & (teams == team))
-            logger.debug("Team %d: %s", team, predictor.plan)
+            predictor.stage = calibration.stage(log_net, usable & (teams == team))
+            logger.debug("Team %d: %s, at low resolution: %s", team, predictor.stage, self.search.low_stage)
 
     def _prepared(self, indices: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
         """Particles `(b,)`, their prepared images, and their images as they came, batch by batch."""

@@ -19,12 +19,15 @@ from cryopares_core.geometry.symmetry import point_group
 from cryopares_core.particles.columns import CTF_REMEDY
 from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import ParticleTable
+from cryopares_core.refinement.iteration_run import is_free_for_iterations
 from cryopares_core.refinement.maps import Reference
 from cryopares_core.refinement.references import read_references
 from cryopares_core.shards import is_free
+from cryopares_core.volumes.half_map_files import foreign_maps
 
 logger = logging.getLogger(__name__)
 PARTS = ".parts"  # of the folder with what a run has done so far
+ITERATIONS, MAPS = ".iterations", ".maps"  # of the folders with all iterations and with the final half maps
 T = TypeVar("T")
 
 
@@ -75,6 +78,11 @@ def _out_problems(arguments: RefineArguments) -> list[str]:
         return [f"{option} is a folder: give the name of a file."]
     if not is_free(out_star.with_suffix(PARTS)):
         return [f"{option}: {out_star.with_suffix(PARTS)}, where parts of the result go, holds something else. Give another name."]
+    iterations = out_star.with_suffix(ITERATIONS)
+    if arguments.iterations and not is_free_for_iterations(iterations):
+        return [f"{option}: {iterations}, where the iterations go, holds something else. Choose another name."]
+    if arguments.iterations and (foreign := foreign_maps(out_star.with_suffix(MAPS))):
+        return [f"{option}: {', '.join(foreign)} in {out_star.with_suffix(MAPS)} would be overwritten. Choose another name."]
     if out_star.exists() and not arguments.overwrite:
         return [f"{option} exists already: give --overwrite, or another name."]
     return []
@@ -89,7 +97,7 @@ def _particles(arguments: RefineArguments) -> ParticleTable:
         arguments.particles_star_fname,
         arguments.particles_dir,
         needs_ctf=arguments.use_ctf,
-        split_halfs=arguments.reference_half2_fname is not None,
+        split_halfs=arguments.reference_half2_fname is not None or arguments.iterations > 0,
     )
     for remark in remarks:
         logger.warning("%s", remark)

@@ -23,6 +23,7 @@ from cryopares_core.particles.table import ParticleTable
 from cryopares_core.plots.readers import read_json
 from cryopares_core.progress import Countdown
 from cryopares_core.refinement.inputs import PARTS, RefineInput, read_input
+from cryopares_core.refinement.iterate_refined import iterate_refined
 from cryopares_core.refinement.references import check_symmetry
 from cryopares_core.refinement.refiner import Refiner
 from cryopares_core.refinement.results import RefinedPoses
@@ -55,7 +56,13 @@ def run_refinement(arguments: RefineArguments) -> Path:
     parts = Shards(out_star.with_suffix(PARTS), file_order(given.table), arguments.chunk_size)
     refined = _refine(_refiner(arguments, given), given, parts, {**asked, "pictures": stacks_digest(given.table.stack_paths)})
     _tell(given.table, refined)
-    summary = {"asked": asked, **_summary(refined), "seconds": round(time.perf_counter() - started, 1)}
+    if arguments.iterations:
+        refined, iterated = iterate_refined(
+            arguments, given, refined, device_of(Place(), arguments.accelerator, arguments.n_threads)
+        )
+    else:
+        iterated = {}
+    summary = {"asked": asked, **_summary(refined), **iterated, "seconds": round(time.perf_counter() - started, 1)}
     _write(out_star, given.table, refined, summary)
     remove_shards(parts.folder)
     logger.info("Wrote %s, and what became of each particle to %s", out_star, out_star.with_suffix(MOVES))

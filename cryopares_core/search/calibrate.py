@@ -11,7 +11,7 @@ from torch import Tensor
 from cryopares_core.errors import UserError
 from cryopares_core.refinement.calibration import Calibration
 from cryopares_core.refinement.pictures import Block, Spectra
-from cryopares_core.search.candidates import CandidatePlan, plan_candidates
+from cryopares_core.search.candidates import CandidateStage, learn_stage
 from cryopares_core.search.engine import PoseSearch
 from cryopares_core.search.judge import MapVerdict, judge_map
 
@@ -66,8 +66,21 @@ class SearchCalibration:
         sample = ((block.indices, self.shifts[rows], spectra) for rows, block, spectra in self._spectra(members))
         return judge_map(self.search, sample)
 
-    def plan(self, log_net: Tensor, members: np.ndarray) -> CandidatePlan:
-        """Where to look first, with the densities of one network.
+    def learn_low_stage(self) -> None:
+        """Whether a look at low resolution tells where to search for rotation and shift."""
+        members = np.ones(len(self.indices), dtype=bool)
+        likelihood, rows = self.log_likelihood(members)
+        ranking = torch.zeros_like(likelihood)
+        done = 0
+        for _, block, spectra in self._spectra(members):
+            some = torch.arange(done, done + len(block))
+            shifts = self.shifts[torch.from_numpy(block.rows)]
+            ranking[some] = self.search.scores(spectra, block.indices, shifts, at_low_resolution=True)
+            done += len(block)
+        self.search.low_stage = learn_stage(self.search.grid, likelihood, ranking) if len(rows) else None
+
+    def stage(self, log_net: Tensor, members: np.ndarray) -> CandidateStage | None:
+        """How much of the grid to try first, with the densities of one network.
 
         Parameters
         ----------
@@ -75,7 +88,7 @@ class SearchCalibration:
         members : `(m,)` which of them the network is asked about
         """
         likelihood, rows = self.log_likelihood(members)
-        return plan_candidates(self.search.grid, likelihood, log_net[rows].to(likelihood)) if len(rows) else CandidatePlan()
+        return learn_stage(self.search.grid, likelihood, log_net[rows].to(likelihood)) if len(rows) else None
 
     def log_likelihood(self, members: np.ndarray) -> tuple[Tensor, Tensor]:
         """f squared on the grid, `(k, points)`, of the usable images among `members` `(m,)`, and their places in the sample."""

@@ -1,7 +1,8 @@
-"""The part of the grid that a search tries first: where the network's density is highest, and a background to compare with.
+"""The part of the grid that a search tries first: where a cheap ranking is highest, and a background to compare with.
 
-A search for shifts multiplies the cost of each rotation by some sixty, and the network knows where to look. An image whose best
-candidate does not stand out from the background is tried again on the whole grid.
+A search for shifts multiplies the cost of each rotation by some sixty. The network's density and the likelihood at low resolution
+know where to look. An image whose best candidate does not stand out from the background goes on to the next stage, and at last to
+the whole grid.
 """
 
 from __future__ import annotations
@@ -20,20 +21,17 @@ WORTH_IT = 0.7  # of the cost of the whole grid
 
 
 @dataclass(frozen=True)
-class CandidatePlan:
+class CandidateStage:
     """How many rows to try, and when their best point is good enough.
 
     Attributes
     ----------
-    n_rows : the likeliest ones by the network; 0 tries the whole grid at once
-    min_gap : log-posterior that the best candidate is above the background's best; else the whole grid is tried
+    n_rows : those that rank highest
+    min_gap : log-posterior that the best candidate is above the background's best; else the search goes on
     """
 
-    n_rows: int = 0
-    min_gap: float = 0.0
-
-
-WHOLE_GRID = CandidatePlan()
+    n_rows: int
+    min_gap: float
 
 
 def background_rows(grid: SearchGrid) -> Tensor:
@@ -42,9 +40,9 @@ def background_rows(grid: SearchGrid) -> Tensor:
     return torch.randperm(grid.n_rows, generator=generator)[: min(N_BACKGROUND, grid.n_rows)].sort().values
 
 
-def likeliest_rows(grid: SearchGrid, log_net: Tensor, count: int) -> Tensor:
-    """The rows `(b, count)` where the network's log-density `(b, points)`, or that of the mate, is highest; falling."""
-    return by_row(grid, log_net).topk(min(count, grid.n_rows), dim=1).indices
+def highest_rows(grid: SearchGrid, ranking: Tensor, count: int) -> Tensor:
+    """The rows `(b, count)` where the ranking `(b, points)`, or that of the mate, is highest; falling."""
+    return by_row(grid, ranking).topk(min(count, grid.n_rows), dim=1).indices
 
 
 def by_row(grid: SearchGrid, values: Tensor) -> Tensor:
@@ -52,25 +50,27 @@ def by_row(grid: SearchGrid, values: Tensor) -> Tensor:
     return values.view(len(values), -1, 2, grid.n_rows_of_direction).amax(dim=2).flatten(1)
 
 
-def plan_candidates(grid: SearchGrid, log_likelihood: Tensor, log_net: Tensor) -> CandidatePlan:
-    """The cheapest plan that loses no more than 1e-3 of the posterior's mass, learned on images searched on the whole grid.
+def learn_stage(grid: SearchGrid, log_likelihood: Tensor, ranking: Tensor) -> CandidateStage | None:
+    """The cheapest stage that loses no more than 1e-3 of the posterior's mass, learned on images searched on the whole grid.
 
     Parameters
     ----------
-    log_likelihood, log_net : `(n, points)` of these images
+    log_likelihood, ranking : `(n, points)` of these images
+
+    Returns None where no stage is worth its cost.
     """
     mass = torch.softmax(log_likelihood, dim=1).view(len(log_likelihood), -1, 2, grid.n_rows_of_direction).sum(dim=2).flatten(1)
     height = by_row(grid, log_likelihood)
     background = height[:, background_rows(grid).to(height.device)].amax(dim=1)
-    rows = likeliest_rows(grid, log_net, SIZES[-1])
-    best, best_cost = WHOLE_GRID, WORTH_IT * grid.n_rows
+    rows = highest_rows(grid, ranking, SIZES[-1])
+    best, best_cost = None, WORTH_IT * grid.n_rows
     for size in SIZES:
         gap = height.gather(1, rows[:, :size]).amax(dim=1) - background
         lost = 1 - mass.gather(1, rows[:, :size]).sum(dim=1)
         min_gap = _smallest_gap(gap, lost)
         cost = size + N_BACKGROUND + float((gap < min_gap).double().mean()) * grid.n_rows
         if cost < best_cost:
-            best, best_cost = CandidatePlan(size, min_gap), cost
+            best, best_cost = CandidateStage(size, min_gap), cost
     return best
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ from cryopares_core.refinement.pictures import PictureSource, Spectra
 from cryopares_core.refinement.slices import SliceTable
 from cryopares_core.refinement.start import RefineSettings
 from cryopares_core.refinement.weights import equal_weights
-from cryopares_core.search.candidates import WHOLE_GRID, CandidatePlan, background_rows, by_row, likeliest_rows
+from cryopares_core.search.candidates import CandidateStage, background_rows, by_row, highest_rows
 from cryopares_core.search.grid import SearchGrid
 from cryopares_core.search.likelihood import MapLikelihood, fits_in_memory, table_bytes
 from cryopares_core.search.peaks import PeakFinder, Peaks
@@ -36,6 +36,7 @@ from cryopares_core.search.settings import SHIFT_STEP_SHARE, SearchSettings, gri
 logger = logging.getLogger(__name__)
 CHUNK_IMAGES = 32  # on the whole grid at once
 MIN_ORDER = 2
+LOW_FACTOR = 2.0  # coarser than the search: the resolution of the first look
 MARGIN = 10.0  # nats below the highest peak that a peak may be and still win after polishing
 
 
@@ -50,16 +51,16 @@ class NetworkOpinion:
     ----------
     log_density : `(b, points)` on the grid, up to a constant for each image
     prior : what it is worth beside the map
-    plan : the part of the grid to try first
+    stage : how much of the grid to try where the density is highest; None tries none of it first
     """
 
     log_density: Tensor
     prior: NetworkPrior = FLAT
-    plan: CandidatePlan = WHOLE_GRID
+    stage: CandidateStage | None = None
 
     def part(self, rows: Tensor) -> NetworkOpinion:
         """Some of the images."""
-        return NetworkOpinion(self.log_density[rows], self.prior, self.plan)
+        return NetworkOpinion(self.log_density[rows], self.prior, self.stage)
 
 
 class PoseSearch:
@@ -89,7 +90,9 @@ class PoseSearch:
         group = point_group(settings.symmetry).matrices
         self.grid, self.resolution_angs = self._grid(group)
         self.find = PeakFinder(self.grid, group, settings.n_peaks, self.device)
-        self.offsets = self._offsets(settings.shift_search_angs)
+        self.offsets = self._offsets(self.resolution_angs)
+        self.low_stage: CandidateStage | None = None  # learned later
+        self._low_offsets = self._offsets(LOW_FACTOR * self.resolution_angs)
         self.background = background_rows(self.grid).to(self.device)
         self.weights = {kind: equal_weights(kind) for kind in self.source.kinds}
         pairs = [(slices, kind) for slices in self.maps.all for kind in self.source.kinds]
@@ -114,9 +117,14 @@ class PoseSearch:
             )
         return grid, resolution
 
-    def _offsets(self, radius_angs: float) -> Tensor:
-        step = SHIFT_STEP_SHARE * self.resolution_angs
-        return shifts_within(radius_angs, step).to(self.device) if radius_angs > 0 else torch.zeros(1, 2, device=self.device)
+    def _offsets(self, resolution_angs: float) -> Tensor:
+        """The shifts to try at a resolution, `(t, 2)` in Å."""
+        radius_angs = self.settings.shift_search_angs
+        return (
+            shifts_within(radius_angs, SHIFT_STEP_SHARE * resolution_angs).to(self.device)
+            if radius_angs > 0
+            else torch.zeros(1, 2, device=self.device)
+        )
 
     def _likelihood(self, slices: SliceTable, kind: Frequencies) -> MapLikelihood:
         count = kind.count(max(self.resolution_angs, slices.finest_angs))
@@ -142,12 +150,15 @@ class PoseSearch:
         return found
 
     @torch.no_grad()
-    def scores(self, spectra: Spectra, indices: np.ndarray, shifts_angs: Tensor) -> Tensor:
-        """f on the whole grid, `(b, points)`, at the best shift of each point."""
+    def scores(self, spectra: Spectra, indices: np.ndarray, shifts_angs: Tensor, at_low_resolution: bool = False) -> Tensor:
+        """f on the whole grid, `(b, points)`, at the best shift of each point; or the ranking of the stage at low resolution."""
         values = torch.empty(len(indices), len(self.grid), device=self.device)
         for slices, seen, rows in self._observed(spectra, indices):
             likelihood = self._likelihoods[slices, spectra.frequencies]
             for some in torch.arange(len(rows), device=self.device).split(CHUNK_IMAGES):
+                if at_low_resolution:
+                    values[rows[some]] = self._low_scores(likelihood, seen, shifts_angs[rows], some)
+                    continue
                 part = _low(likelihood, seen, shifts_angs[rows], some)
                 values[rows[some]] = likelihood.all_scores(part, self.offsets)[0]
         return values
@@ -186,19 +197,37 @@ class PoseSearch:
             values = torch.where(scores > NEVER, scores.clamp(min=0).square(), NEVER)
             return values if density is None else values + density[rows]
 
-        every = torch.arange(len(seen), device=self.device)
-        if network is None or len(self.offsets) == 1 or not network.plan.n_rows:
-            scores, place = likelihood.all_scores(_low(likelihood, seen, shifts, every), self.offsets)
-            return posterior(scores, every), place
-        rows = likeliest_rows(self.grid, network.log_density, network.plan.n_rows)
-        tried = torch.cat((rows, self.background.expand(len(seen), -1)), dim=1)
-        scores, place = likelihood.scores_of_rows(_low(likelihood, seen, shifts, every), tried, self.offsets)
-        values = posterior(scores, every)
-        unsure = (self._gap(values, rows) < network.plan.min_gap).nonzero()[:, 0]
-        if len(unsure):
-            scores, place[unsure] = likelihood.all_scores(_low(likelihood, seen, shifts, unsure), self.offsets)
-            values[unsure] = posterior(scores, unsure)
+        left = torch.arange(len(seen), device=self.device)
+        values = torch.full((len(seen), len(self.grid)), NEVER, device=self.device)
+        place = torch.zeros(values.shape, dtype=torch.int16, device=self.device)
+        for stage, ranking in self._stages(likelihood, seen, shifts, network):
+            if len(left):
+                rows = highest_rows(self.grid, ranking(left), stage.n_rows)
+                tried = torch.cat((rows, self.background.expand(len(left), -1)), dim=1)
+                scores, place[left] = likelihood.scores_of_rows(_low(likelihood, seen, shifts, left), tried, self.offsets)
+                values[left] = posterior(scores, left)
+                left = left[self._gap(values[left], rows) < stage.min_gap]
+        if len(left):
+            scores, place[left] = likelihood.all_scores(_low(likelihood, seen, shifts, left), self.offsets)
+            values[left] = posterior(scores, left)
         return values, place
+
+    def _stages(
+        self, likelihood: MapLikelihood, seen: Observed, shifts: Tensor, network: NetworkOpinion | None
+    ) -> Iterator[tuple[CandidateStage, Callable[[Tensor], Tensor]]]:
+        """The stages before the whole grid, each with what ranks the points for some of the images."""
+        if len(self.offsets) == 1:
+            return
+        if network is not None and network.stage is not None:
+            yield network.stage, lambda rows: network.log_density[rows]
+        if self.low_stage is not None:
+            yield self.low_stage, lambda rows: self._low_scores(likelihood, seen, shifts, rows)
+
+    def _low_scores(self, likelihood: MapLikelihood, seen: Observed, shifts: Tensor, rows: Tensor) -> Tensor:
+        """f on the whole grid at half the resolution and coarser shifts, `(b, points)`."""
+        part = _low(likelihood, seen, shifts, rows)
+        count = int((part.xy.norm(dim=0) * LOW_FACTOR * self.resolution_angs <= 1).sum())
+        return likelihood.all_scores(part.part(slice(None), max(count, 1)), self._low_offsets)[0]
 
     def _gap(self, log_posterior: Tensor, rows: Tensor) -> Tensor:
         """By how much the best of the rows `(b, k)` is above the best of the background, `(b,)`."""

@@ -51,7 +51,7 @@ class MapLikelihood:
 
         Parameters
         ----------
-        seen : b images at the frequencies of the table
+        seen : b images at the frequencies of the table, or at fewer, the lowest
         offsets_angs : `(t, 2)` shifts to try, in Å
 
         Returns
@@ -59,12 +59,13 @@ class MapLikelihood:
         scores : `(b, points)`
         offset : `(b, points)` the place of the best shift
         """
-        images = seen.data * seen.transfer[:, None]
-        norm = (seen.transfer.square() @ self.power.T).clamp(min=SMALLEST).rsqrt()
+        images, count = seen.data * seen.transfer[:, None], seen.xy.shape[1]
+        table_real, table_imaginary = self.real[:, :count], self.imaginary[:, :count]
+        norm = (seen.transfer.square() @ self.power[:, :count].T).clamp(min=SMALLEST).rsqrt()
         best, place = None, None
-        for number, (cos, sin) in enumerate(_waves(offsets_angs, self.xy)):
+        for number, (cos, sin) in enumerate(_waves(offsets_angs, seen.xy)):
             real, imaginary = _times_wave(images, (cos, sin))
-            along, across = (real @ self.real.T) * norm, (imaginary @ self.imaginary.T) * norm
+            along, across = (real @ table_real.T) * norm, (imaginary @ table_imaginary.T) * norm
             scores = self.grid.pair_up(along + across, along - across)
             if best is None or place is None:
                 best, place = scores, torch.zeros(scores.shape, dtype=torch.int16, device=scores.device)

@@ -12,7 +12,7 @@ from cryopares_core.geometry.synthesis import GridSynthesis
 from cryopares_core.model.density import PoseDensity
 from cryopares_core.model.prediction import PosePredictor
 from cryopares_core.refinement.pictures import Spectra
-from cryopares_core.search.candidates import WHOLE_GRID, CandidatePlan
+from cryopares_core.search.candidates import CandidateStage
 from cryopares_core.search.engine import NetworkOpinion, PoseSearch
 from cryopares_core.search.grid import SearchGrid
 from cryopares_core.search.prior import FLAT, NetworkPrior
@@ -56,11 +56,12 @@ class PosteriorPredictor:
 
     Attributes
     ----------
-    prior, plan : what the networks are worth beside the map, and which part of the grid to try first; may be set later
+    prior, stage : what the networks are worth beside the map, and how much of the grid to try first; may be set later
     """
 
-    def __init__(self, predict: PosePredictor, search: PoseSearch, prior: NetworkPrior = FLAT, plan: CandidatePlan = WHOLE_GRID):
-        self.predict, self.search, self.prior, self.plan = predict, search, prior, plan
+    def __init__(self, predict: PosePredictor, search: PoseSearch, prior: NetworkPrior = FLAT):
+        self.predict, self.search, self.prior = predict, search, prior
+        self.stage: CandidateStage | None = None
         self.on_grid = NetworkOnGrid(predict.find.density, search.grid)
 
     @torch.no_grad()
@@ -81,6 +82,6 @@ class PosteriorPredictor:
         """
         coefficients = self.predict.coefficients(images)
         values = self.on_grid.values(coefficients)
-        opinion = NetworkOpinion(self.on_grid.at_points(values), self.prior, self.plan)
+        opinion = NetworkOpinion(self.on_grid.at_points(values), self.prior, self.stage)
         found = self.search(spectra, indices, shifts_angs, opinion)
         return PosteriorPoses(found, self.predict.find.mass_at(coefficients, values, found.poses))
