@@ -65,7 +65,7 @@ def _plot_cost(studies: dict[str, list[dict[str, Any]]], path: Path) -> None:
             share, error = record["scores"]["under 5"]
             style = {"color": COLOURS[record["method"]], "label": record["method"], "fmt": "o", "ms": 5}
             axis.errorbar(record.get("marginal_ms", record["ms"]), share, error, **style)
-        axis.set(xscale="log", ylim=(0, 103), title=name.replace("_", " "))
+        axis.set(xscale="log", xlim=(1, 2000), ylim=(-3, 103), title=name.replace("_", " "))
     axes[0].set(xlabel="processor time (ms an image)", ylabel="under 5 degrees (%)")
     figure.legend(*_all_handles(axes[: len(studies)]), loc="outside lower center", ncols=7, frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
