@@ -65,11 +65,13 @@ class Bench:
         write_blind(particles, blind, study.shifts_known)
         find = self._relion if method == RELION else self._infer
         found, costs = find(study, method, blind, particles, out)
-        errors = errors_degs(found, particles / TRUTH, study.symmetry, junk_images(particles), aligned=method == RELION)
+        junk = junk_images(particles)
+        errors, aligned = (errors_degs(found, particles / TRUTH, study.symmetry, junk, aligned=turn) for turn in (False, True))
         np.save(out / "errors.npy", errors)
         made = reconstruct(study, found, particles, out / "map", self.run)
         resolution = resolution_against(made / "map.mrc", self._true_map(study))
-        measured = {"study": study.name, "method": method, "n": len(errors), "scores": score(errors), **costs}
+        scores = {"scores": score(errors), "aligned_scores": score(aligned)}
+        measured = {"study": study.name, "method": method, "n": len(errors), **scores, **costs}
         write_text(record, json.dumps(measured | {"resolution_angs": round(resolution, 2)}))
         print(f"{study.name}, {method}: {measured['scores']}", flush=True)
 
