@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what only the tests need, where it is missing: a virtual screen with a user at it, and Slurm. Safe to run again.
+# Installs what only the tests need, where it is missing: a virtual screen with a user at it, Slurm, and RELION. Safe to run again.
 # Tests whose programs cannot be had skip themselves and name them.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
@@ -18,6 +18,7 @@ missing_packages() {  # a program of each package, and the package
 		setpriv util-linux
 		chromium chromium
 		ip iproute2
+		relion_refine_mpi relion
 	LIST
     [ -e /usr/share/fonts/truetype/dejavu ] || echo fonts-dejavu-core
 }
