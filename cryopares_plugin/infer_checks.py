@@ -3,7 +3,7 @@
 import os
 from typing import Any, List, NamedTuple, Optional
 
-from cryopares_core.config.infer_arguments import SAME_HALF
+from cryopares_core.config.infer_arguments import BOTH_EVIDENCES, MAP_ALONE, NETWORK, SAME_HALF
 from cryopares_plugin.convert import particle_problems, particle_warnings
 from cryopares_plugin.convert.rows import ParticleRows
 from cryopares_plugin.convert.whole import look_at_whole
@@ -11,7 +11,7 @@ from cryopares_plugin.fit import HALVES, ModelFiles
 from cryopares_plugin.objects import CryoparesModel
 from cryopares_plugin.volumes import half_map_files
 
-REFERENCE_LABEL = "Map to refine against"
+REFERENCE_LABEL = "Map to search and refine against"
 MASK_LABEL = "Mask for the correlation"
 SAME_PIXEL = 0.01  # part of a pixel size by which two may differ
 
@@ -26,6 +26,9 @@ class Request(NamedTuple):
     refine, reference : whether poses are refined, and the given `Volume`, or None
     reconstruct : whether there will be a map
     mask, mask_radius_angs : the given `VolumeMask` for its correlation, or a sphere's radius, or None
+    evidence : what decides on the poses, as the command calls it
+    consensus : whether the models of both half sets are compared
+    quarter_turns : whether the network averages over the turns of each image
     """
 
     model: CryoparesModel
@@ -37,6 +40,14 @@ class Request(NamedTuple):
     reconstruct: bool
     mask: Any = None
     mask_radius_angs: Optional[float] = None
+    evidence: str = BOTH_EVIDENCES
+    consensus: bool = False
+    quarter_turns: bool = False
+
+    @property
+    def uses_map(self) -> bool:
+        """Whether a given map is looked at."""
+        return self.refine or self.evidence != NETWORK
 
 
 def infer_problems(request: Request, project_path: str = ".") -> List[str]:
@@ -45,6 +56,7 @@ def infer_problems(request: Request, project_path: str = ".") -> List[str]:
     found = files.problems() + files.lacking(request.policy, request.one_model)
     found += particle_problems(request.particles, files.needs_ctf(), project_path, needs_poses=False)
     found += files.misfits(request.particles).problems + _map_problems(request, files)
+    found += _consensus_problems(request, files)
     found += _volume_problems(request, project_path)
     return found or _half_map_problems(request, project_path)
 
@@ -52,7 +64,7 @@ def infer_problems(request: Request, project_path: str = ".") -> List[str]:
 def _volume_problems(request: Request, project_path: str) -> List[str]:
     """Volumes whose files are not there, or that do not fit the particles."""
     found: List[str] = []
-    if request.refine and request.reference is not None:
+    if request.uses_map and request.reference is not None:
         found += _file_problems(REFERENCE_LABEL, request.reference, half_map_files(request.reference), project_path)
     if request.reconstruct and request.mask is not None:
         found += _file_problems(MASK_LABEL, request.mask, [], project_path) or _mask_problems(request)
@@ -100,12 +112,35 @@ def _half_map_problems(request: Request, project_path: str) -> List[str]:
 
 
 def _map_problems(request: Request, files: ModelFiles) -> List[str]:
-    if not request.refine or request.reference is not None or not files.cards:
-        return []
+    turns = request.quarter_turns and request.evidence == MAP_ALONE
+    found = ["'Average over quarter turns?' needs a network. Set it to No, or choose another evidence."] if turns else []
+    needs_map = request.refine or request.evidence == MAP_ALONE
+    if not needs_map or request.reference is not None or not files.cards:
+        return found
     without = files.without_map(files.at_work(request.policy, request.one_model))
-    if not without:
+    if without:
+        use = "refine" if request.refine else "search"
+        found.append(
+            f"The model of {' and '.join(without)} has kept no map of its training particles. Give a map to {use} against."
+        )
+    return found
+
+
+def _consensus_problems(request: Request, files: ModelFiles) -> List[str]:
+    """Two poses that are to be compared need two models, or two maps."""
+    if not request.consensus or not files.cards:
         return []
-    return [f"The model of {' and '.join(without)} has kept no map of its training particles. Give a map to refine against."]
+    if request.policy != SAME_HALF or not set(HALVES) <= set(files.cards):
+        return [
+            f"To compare the half models, they must both be there (there is {', '.join(files.cards)}), and 'Which model' must be "
+            f"{SAME_HALF}. Set it so, or set 'Compare both half models?' to No and leave 'Maximum disagreement' empty."
+        ]
+    if request.evidence == MAP_ALONE and request.reference is not None and len(half_map_files(request.reference)) != len(HALVES):
+        return [
+            f"{REFERENCE_LABEL}: it has no half maps, and poses by two maps are to be compared. Choose a volume with half maps, or "
+            "set 'Compare both half models?' to No and leave 'Maximum disagreement' empty."
+        ]
+    return []
 
 
 def infer_warnings(request: Request, project_path: str = ".") -> List[str]:

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
+from cryopares_core.plots.consensus import consensus_text, histogram_median
 from cryopares_core.plots.inference import FILE, RECONSTRUCTION, REPORT, VIEW_COLUMNS, VIEWS, read_inference, write_inference_report
 from cryopares_core.plots.readers import Columns, read_json
 from cryopares_plugin.files import appearing
@@ -45,11 +46,26 @@ def merged_summary(parts: Sequence[Summary]) -> Summary:
     whole["share_above"] = {limit: _mean([part["share_above"][limit] for part in parts], good) for limit in limits}
     counts = np.sum([part["histogram"]["counts"] for part in parts], axis=0)
     whole["histogram"] = {"edges": parts[-1]["histogram"]["edges"], "counts": counts.tolist()}
+    compared = [part["consensus"] for part in parts if "consensus" in part]
+    whole.update({"consensus": _merged_consensus(compared)} if compared else {})
     whole["models"] = list(dict.fromkeys(name for part in parts for name in part["models"]))
     whole["calibration"] = {name: found for part in parts for name, found in part["calibration"].items()}
     whole["warnings"] = list(dict.fromkeys(text for part in parts for text in part["warnings"]))
     whole["particles_per_second"] = round(whole["particles"] / max(whole["seconds"], 1e-6), 2)
     return whole
+
+
+def _merged_consensus(parts: Sequence[Summary]) -> Summary:
+    """How far the half models disagree, for all particles."""
+    edges, counts = parts[-1]["histogram"]["edges"], np.sum([part["histogram"]["counts"] for part in parts], axis=0)
+    shares = [part["share_within_5_degs"] for part in parts]
+    return {
+        "max_error_degs": parts[-1]["max_error_degs"],
+        "median_degs": parts[0]["median_degs"] if len(parts) == 1 else histogram_median(edges, counts),
+        "share_within_5_degs": _mean(shares, [sum(part["histogram"]["counts"]) for part in parts]),
+        "dropped": sum(part["dropped"] for part in parts),
+        "histogram": {"edges": edges, "counts": counts.tolist()},
+    }
 
 
 def merged_views(parts: Sequence[Columns]) -> Columns:
@@ -89,6 +105,8 @@ def summary(folder: str) -> List[str]:
         lines.append(f"By their confidence {whole['expected_share_right_of_kept']:.0%} of their poses are within 5°.")
     else:
         lines.append("Lower 'Least confidence' and continue the run: the poses are not found anew.")
+    if "consensus" in whole:
+        lines.append(consensus_text(whole["consensus"]))
     if os.path.isfile(os.path.join(folder, RECONSTRUCTION, RECONSTRUCTED)):
         resolution = resolution_angs(folder)
         lines.append(
@@ -109,6 +127,9 @@ def methods(folder: str) -> List[str]:
     text += f", and refined against a map at {asked['resolution_angs']:g} Å." if asked["refine"] else "."
     if threshold is not None:
         text += f" {whole['kept']:,} particles with a confidence of at least {threshold:g} were kept."
+    if whole.get("consensus", {}).get("max_error_degs") is not None:
+        text += f" Particles for which the models of both half sets disagreed by {whole['consensus']['max_error_degs']:g}° or more "
+        text += "were left out."
     resolution = resolution_angs(folder)
     text += f" Their half maps agree to {resolution:.2f} Å (FSC 0.143)." if resolution else ""
     return [text]

@@ -72,17 +72,18 @@ def test_each_half_set_is_searched_with_its_own_map(particles, phantom, tmp_path
     assert (error[half == 1] < 8).mean() > 0.9 and (error[half == 2] > 60).mean() > 0.9
 
 
-def test_shifts_that_the_file_lacks_are_found(particles, phantom, tmp_path):
-    bare = starfile.read(particles / "particles.star")
-    true = bare["particles"][["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy()
-    bare["particles"] = bare["particles"].drop(columns=["rlnOriginXAngst", "rlnOriginYAngst", *ANGLES])
-    starfile.write(bare, particles / "bare.star")
-    out = tmp_path / "out"
-    given_words = by_map(particles, out, "--reference_fname", phantom, "--shift_search_angs", 25)
-    given_words[1] = str(particles / "bare.star")
-    assert main(given_words) == 0
-    assert (errors(out, particles) < 8).mean() > 0.9
-    found = starfile.read(out / "particles.star")["particles"][["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy()
+def test_shifts_that_the_file_lacks_are_found(phantom, tmp_path):
+    settings = SimulationSettings(n_particles=30, snr=5.0, seed=3, sigma_shift_px=1.0, max_shift_px=1.2)
+    simulate_particles(phantom_map(SIZE, SAMPLING), SAMPLING, tmp_path, settings)
+    bare = starfile.read(tmp_path / "particles.star")
+    origins = ["rlnOriginXAngst", "rlnOriginYAngst"]
+    true = bare["particles"][origins].to_numpy()
+    bare["particles"] = bare["particles"].drop(columns=[*origins, *ANGLES])
+    starfile.write(bare, tmp_path / "bare.star")
+    out, known = tmp_path / "out", by_map(tmp_path, tmp_path / "out", "--reference_fname", phantom)
+    assert main(["--particles_star_fname", str(tmp_path / "bare.star"), *known[2:]]) == 0
+    assert (errors(out, tmp_path) < 8).mean() > 0.9
+    found = starfile.read(out / "particles.star")["particles"][origins].to_numpy()
     assert np.median(np.linalg.norm(found - true, axis=1)) < 3
 
 
@@ -133,3 +134,13 @@ def test_a_model_learns_what_its_posterior_is_worth(tmp_path):
     assert read is not None and read.posterior is not None and read.prior == learned.prior
     assert np.allclose(read.posterior.right.curve, learned.posterior.right.curve, atol=1e-5)
     assert read.posterior.right.curve.shape == (5,)
+
+
+def test_iterations_end_in_own_half_maps(particles, phantom, tmp_path, capsys):
+    words_given = by_map(particles, tmp_path, "--reference_fname", phantom, "--iterations", 2)
+    assert main(words_given) == 0
+    assert (errors(tmp_path, particles) < 8).mean() > 0.9
+    assert (tmp_path / "reconstruction" / "half1_map.mrc").is_file() and (tmp_path / "iterations").is_dir()
+    assert "Fourier shell correlation" in (tmp_path / "report.html").read_text()
+    capsys.readouterr()
+    assert main(words_given) == 0 and "results of this very command" in capsys.readouterr().out

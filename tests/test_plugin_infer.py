@@ -357,9 +357,55 @@ def test_maps_and_masks_are_looked_at_before_any_work(run, scipions, tmp_path):
 
     assert told(refine=True, reference=large, reconstruct=True, mask=fitting, mask_radius_angs=900.0) == ""
     assert "Mask for the correlation: it has 40 px of 10 Å, and the particles 32 px" in told(reconstruct=True, mask=large)
-    assert "Map to refine against: its pixel size is not known" in told(refine=True, reference=unknown)
-    assert "gone.mrc' is not there" in told(refine=True, reference=gone) and told(reference=gone, mask=gone) == ""
+    assert "Map to search and refine against: its pixel size is not known" in told(refine=True, reference=unknown)
+    assert (
+        "gone.mrc' is not there" in told(refine=True, reference=gone) and told(reference=gone, mask=gone, evidence="network") == ""
+    )
+    assert "gone.mrc' is not there" in told(reference=gone)
     assert "Mask radius: 500 Å is more than half of the particles' box, 160 Å" in told(reconstruct=True, mask_radius_angs=500.0)
+
+
+def test_what_the_command_would_refuse_of_a_search_or_a_comparison(run, scipions, tmp_path):
+    plain, halved = volume_of(tmp_path / "plain.mrc", 32), volume_of(tmp_path / "whole.mrc", 32)
+    halved.setHalfMaps([plain.getFileName(), plain.getFileName()])
+
+    def told(**changes):
+        return " ".join(infer_problems(request_of(run, scipions, **changes), "/"))
+
+    assert told(consensus=True) == told(evidence="map") == told(consensus=True, evidence="map", reference=halved) == ""
+    assert "it has no half maps" in told(consensus=True, evidence="map", reference=plain)
+    assert told(consensus=True, reference=plain) == ""
+    for policy in ("both", "one_model"):
+        assert "'Which model' must be same_half" in told(consensus=True, policy=policy)
+    assert "needs a network" in told(evidence="map", quarter_turns=True)
+
+
+def test_the_form_has_the_options_of_a_comparison():
+    from cryopares_plugin.protocols import ProtCryoparesInfer
+
+    protocol = ProtCryoparesInfer()
+    names = ("evidence", "consensus", "consensus_max_error_degs")
+    assert [protocol.getParam(name).isExpert() for name in names] == [False, True, True]
+    reference = protocol.getParam("referenceVolume").condition.get()
+    shown = [eval(reference, {}, {"refine": refine, "evidence": kind}) for refine in (True, False) for kind in (0, 1, 2)]
+    assert shown == [True, True, True, True, False, True]
+    protocol.consensus_max_error_degs.set(5.0)
+    assert protocol._asksConsensus() and protocol._option("consensus_max_error_degs") == ["--consensus_max_error_degs", "5.0"]
+
+
+def test_disagreement_of_half_models_comes_onto_the_particles(scipions, run, tmp_path):
+    """Of two batches, and their figures together."""
+    for name, ids in (("a", np.arange(1, 21)), ("b", np.arange(21, N + 1))):
+        write_particles(scipions, str(tmp_path / f"{name}.star"), ids=ids, poses=False, half_sets=False)
+        rows = infer(tmp_path / f"{name}.star", run, tmp_path / name, "--particles_dir", "/", "--consensus", "True")
+    output = output_of(scipions, tmp_path / "b" / "particles.star", tmp_path / "o.sqlite")
+    assert [item._rlnPoseConsensusAngularError.get() for item in output] == pytest.approx(
+        rows["rlnPoseConsensusAngularError"].tolist()
+    )
+    write_whole(str(tmp_path), [str(tmp_path / name) for name in "ab"])
+    together = summary(tmp_path)["consensus"]
+    assert sum(together["histogram"]["counts"]) == N and together["dropped"] == 0
+    assert any("The models of both half sets agree within 5°" in line for line in words_of(str(tmp_path)))
 
 
 def test_one_half_set_makes_no_half_maps(run, table, tmp_path):

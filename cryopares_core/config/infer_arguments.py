@@ -62,6 +62,23 @@ class InferArguments:
         high=1.0,
         label="Least confidence",
     )
+    consensus: bool = param(
+        False,
+        "Find each particle's pose with the models of both half sets and write how far they disagree, at twice the cost. The pose "
+        "that is written stays that of the particle's own half set.",
+        advanced=True,
+        label="Compare both half models?",
+    )
+    consensus_max_error_degs: Optional[float] = param(
+        None,
+        "Keep only particles whose poses by the models of both half sets are nearer to each other than this (implies --consensus); "
+        "null keeps all.",
+        unit="°",
+        above=0,
+        high=180,
+        advanced=True,
+        label="Maximum disagreement of half models",
+    )
     quarter_turns: bool = param(
         False,
         "Average over the four quarter turns of each picture: somewhat more exact, at four times the cost.",
@@ -107,6 +124,15 @@ class InferArguments:
     reconstruct: bool = param(
         False, "Make half maps of the particles kept, and their Fourier shell correlation.", label="Reconstruct a map?"
     )
+    iterations: int = param(
+        0,
+        "Maximum number of iterations after that against the particles' own half maps: half maps of the poses, poses by the half "
+        "maps, at a resolution that rises with their FSC, until nothing moves. Each half set is refined against its own half map. "
+        "0: none.",
+        low=0,
+        high=50,
+        label="Iterations against own half maps",
+    )
     batch_size: int = param(64, "Pictures that the network is given at once.", low=1, high=100_000, label="Batch size")
     shard_size: int = param(
         10_000, "Particles after which their poses are written down; a run that is killed loses no more.", low=1, advanced=True
@@ -122,6 +148,16 @@ class InferArguments:
         """What decides: without a model, the map alone."""
         return MAP_ALONE if self.checkpoint_dir is None else self.evidence
 
+    @property
+    def asks_consensus(self) -> bool:
+        """Whether a second pose of each particle is found, by the model of the other half set."""
+        return self.consensus or self.consensus_max_error_degs is not None
+
+    @property
+    def makes_maps(self) -> bool:
+        """Whether half maps are wanted."""
+        return self.reconstruct or self.iterations > 0
+
     def problems(self) -> List[str]:
         """Rules that tie several options together."""
         found = []
@@ -135,4 +171,20 @@ class InferArguments:
             found.append("--quarter_turns needs a network: leave it out, or give --checkpoint_dir and --evidence both.")
         if self.reference_half2_fname and not self.reference_fname:
             found.append("--reference_half2_fname needs --reference_fname, the map of half set 1.")
-        return found
+        return found + (self._consensus_problems() if self.asks_consensus else [])
+
+    def _consensus_problems(self) -> List[str]:
+        """Two poses that are to be compared need two models, or two maps."""
+        option = "--consensus" if self.consensus_max_error_degs is None else "--consensus_max_error_degs"
+        if self.checkpoint_dir is not None and self.policy != SAME_HALF:
+            return [
+                f"{option} compares the models of both half sets and needs --policy {SAME_HALF} (it is {self.policy}). Leave "
+                f"{option} out, or use --policy {SAME_HALF}."
+            ]
+        one_map = self.reference_fname and self.reference_half2_fname in (None, self.reference_fname)
+        if self.used_evidence == MAP_ALONE and one_map:
+            return [
+                f"{option} compares the poses by two maps, and there is one. Give the map of half set 2 with "
+                f"--reference_half2_fname, or leave {option} out."
+            ]
+        return []

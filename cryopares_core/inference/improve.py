@@ -69,7 +69,7 @@ def settings_of(job: Job) -> RefineSettings:
         mask_radius_angs=job.mask_radius_angs,
         expected_error_degs=error,
         shift_search_angs=0.0 if job.particles.centred or not by_network else SHIFT_SEARCH_ANGS,
-        use_ctf=job.particles.table.ctf.voltage_kv.min() > 0,
+        use_ctf=bool(job.particles.table.ctf.voltage_kv.min() > 0),
     )
 
 
@@ -122,4 +122,4 @@ def take_refined(job: Job, results: Results) -> Results:
     shifts, broken = refined.shifts_angs[:, None], results.broken | refined.broken
     right = found.near if job.arguments.used_evidence == NETWORK else found.confidence
     confidence = right.sum(axis=1, keepdims=True).clip(0, 1) * ~broken[:, None]
-    return Results(results.table, refined.eulers_degs[:, None], confidence, shifts, broken)
+    return Results(results.table, refined.eulers_degs[:, None], confidence, shifts, broken, results.disagreement_degs)

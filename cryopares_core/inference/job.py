@@ -23,7 +23,7 @@ from cryopares_core.inference.inputs import asked
 from cryopares_core.inference.models import TrainedModel, load_models, model_folders
 from cryopares_core.inference.particles import NewParticles, read_new_particles
 from cryopares_core.inference.policy import Assignment, assign, without_models
-from cryopares_core.inference.results import ALL, FURTHER, KEPT
+from cryopares_core.inference.results import ALL, FURTHER, KEPT, Selection
 from cryopares_core.machine import Place, device_of
 from cryopares_core.model.storage import ModelCard, read_card
 from cryopares_core.particles.order import file_order
@@ -67,6 +67,11 @@ class Job:
         return Path(self.arguments.results_dir)
 
     @property
+    def selection(self) -> Selection:
+        """Which particles to keep."""
+        return Selection(self.arguments.confidence_threshold, self.arguments.consensus_max_error_degs)
+
+    @property
     def card(self) -> ModelCard:
         """What the models have in common."""
         return next(iter(self.models.values())).card
@@ -97,7 +102,9 @@ def prepare_job(arguments: InferArguments, place: Place, checkpoint_dir: Path | 
         card = read_card(next(iter(folders.values()))) if folders else None
         particles = _read(arguments, card)
         if folders:
-            assignment, told = assign(arguments.policy, arguments.model, folders, particles.table.half_set)
+            assignment, told = assign(
+                *(arguments.policy, arguments.model, folders, particles.table.half_set), arguments.asks_consensus
+            )
         else:
             assignment, told = without_models(len(particles.table)), "No model: an exhaustive search against the map"
         models = load_models(folders, assignment.names)
@@ -121,13 +128,13 @@ def _shard_size(folder: Path, arguments: InferArguments, n: int, place: Place) -
 
 def _read(arguments: InferArguments, card: ModelCard | None) -> NewParticles:
     problems = _folder_problems(arguments) + _symmetry_problems(arguments.symmetry, card)
-    needs_halves = arguments.policy == SAME_HALF or arguments.refine or arguments.reconstruct
+    needs_halves = arguments.policy == SAME_HALF or arguments.refine or arguments.makes_maps
     try:
         folder = Path(arguments.particles_dir) if arguments.particles_dir else None
         needs_ctf = card is not None and card.preparation.ctf_mode != "none"
         particles = read_new_particles(Path(arguments.particles_star_fname), folder, needs_ctf, needs_halves)
         misfits, remarks = ([], []) if card is None else fit_problems(particles.table, card)
-        misfits += _kind_problems(particles.table) if arguments.reconstruct else []
+        misfits += _kind_problems(particles.table) if arguments.makes_maps else []
         problems += misfits
     except UserError as error:
         problems += error.problems
@@ -162,7 +169,7 @@ def _kind_problems(table: ParticleTable) -> list[str]:
     if len(boxes) == 1 and np.ptp(pixels) <= PIXEL_TOLERANCE * pixels[0]:
         return []
     return [
-        f"--reconstruct: the particles have boxes of {', '.join(map(str, boxes))} px and pixels of "
+        f"The particles have boxes of {', '.join(map(str, boxes))} px and pixels of "
         f"{', '.join(f'{pixel:g}' for pixel in pixels)} Å, and a map has one of each. Extract them again, or leave it out."
     ]
 
@@ -178,7 +185,7 @@ def _folder_problems(arguments: InferArguments) -> list[str]:
         return [f"{option}: the results would overwrite {arguments.particles_star_fname}. Give another folder."]
     begun = (folder / PREDICTIONS).is_dir() or bool(read_json(folder / FILE))
     foreign = [] if begun else [path.name for path in ours if os.path.lexists(path)]
-    foreign += [f"{RECONSTRUCTION}/{name}" for name in foreign_maps(folder / RECONSTRUCTION)] if arguments.reconstruct else []
+    foreign += [f"{RECONSTRUCTION}/{name}" for name in foreign_maps(folder / RECONSTRUCTION)] if arguments.makes_maps else []
     if foreign:
         return [f"{option}: {', '.join(foreign)} there is of something else, and would be overwritten. Give another folder."]
     return []
@@ -221,6 +228,7 @@ def _about(arguments: InferArguments, particles: NewParticles, models: dict[str,
         "the content of the stacks": stacks_digest(particles.table.stack_paths),
         "--checkpoint_dir": {name: _fingerprint(model) for name, model in models.items()},
         **{f"--{name}": getattr(arguments, name) for name in ("policy", "model", "top_k", "quarter_turns")},
+        "--consensus": arguments.asks_consensus,
         **_about_search(arguments),
     }
 

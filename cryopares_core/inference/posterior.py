@@ -12,6 +12,7 @@ from torch import Tensor
 from cryopares_core.errors import UserError
 from cryopares_core.geometry.rotations import matrix_to_euler_degs
 from cryopares_core.inference.confidence import PosteriorConfidence
+from cryopares_core.inference.consensus import disagreement_degs
 from cryopares_core.inference.job import Job
 from cryopares_core.inference.predict import Found, PredictionSettings, nothing_found, pose_predictor
 from cryopares_core.inference.stream import prepared_stream
@@ -39,7 +40,7 @@ def search_settings(job: Job) -> SearchSettings:
         symmetry=job.symmetry,
         mask_radius_angs=job.mask_radius_angs,
         shift_search_angs=known if wanted is None else wanted,
-        use_ctf=job.particles.table.ctf.voltage_kv.min() > 0,
+        use_ctf=bool(job.particles.table.ctf.voltage_kv.min() > 0),
         n_peaks=max(SearchSettings.n_peaks, kept),
     )
 
@@ -59,10 +60,11 @@ class PosteriorSearch:
 
     def __init__(self, job: Job, references: Mapping[int, Reference], uses_network: bool):
         self.job, self.device = job, job.device
+        self.compares = job.arguments.asks_consensus
         self.n_kept = max(N_KEPT, job.arguments.top_k)
         self.shifts = torch.from_numpy(job.particles.table.shifts_angs).float()
         with job.phases("search: preparation"):
-            self.search = PoseSearch(job.particles.table, references, search_settings(job), job.device)
+            self.search = PoseSearch(job.particles.table, references, search_settings(job), job.device, self.compares)
             sample = sample_of(self.search)
             calibration = SearchCalibration(self.search, sample, self.shifts)
             calibration.learn_weights()
@@ -73,12 +75,14 @@ class PosteriorSearch:
             self.predictors = self._predictors() if uses_network else {}
             if uses_network and len(self.search.offsets) > 1:
                 self._learn_stages(calibration)
+            if self.compares:
+                self._prepare_comparison()
         teams = self._teams() if uses_network else ()
         self.confidence = {team: PosteriorConfidence([job.models[name] for name in names]) for team, names in teams}
         self.of_map = PosteriorConfidence([])
 
     def _teams(self) -> Iterator[tuple[int, tuple[str, ...]]]:
-        for team in np.unique(self.job.assignment.team).tolist():
+        for team in self.job.assignment.at_work:
             yield team, self.job.assignment.teams[team]
 
     def _predictors(self) -> dict[int, PosteriorPredictor]:
@@ -90,6 +94,11 @@ class PosteriorSearch:
             calibration = models[0].calibration
             found[team] = PosteriorPredictor(predict, self.search, FLAT if calibration is None else calibration.prior)
         return found
+
+    def _prepare_comparison(self) -> None:
+        """A second pose of each particle, by the networks and the map of the other half set."""
+        self.swapped = self.search.swapped()
+        self.others = {team: one.on(self.swapped) for team, one in self.predictors.items()}
 
     def _learn_stages(self, calibration: SearchCalibration) -> None:
         """Where each team's density says to look first."""
@@ -137,7 +146,11 @@ class PosteriorSearch:
                     with self.job.phases("network and search"):
                         spectra = self.search.source.spectra_of(indices[mine], raw[some])
                         shifts = self.shifts[indices[mine]].to(self.device)
-                        posterior = predictor(images[some], spectra, indices[mine], shifts)
+                        asked = images[some], spectra, indices[mine], shifts
+                        posterior = predictor(*asked)
+                        if self.compares:
+                            other = self.others[self.job.assignment.other(team)](*asked)
+                            self._compare(found, rows[mine], posterior.found, other.found)
                     self._write(found, rows[mine], posterior.found, posterior.network_mass, self.confidence[team])
             yield indices, rows
 
@@ -146,9 +159,17 @@ class PosteriorSearch:
             if len(block):
                 with self.job.phases("search"):
                     shifts = self.shifts[block.indices].to(self.device)
-                    poses = self.search(self.search.source.spectra(block), block.indices, shifts)
+                    asked = self.search.source.spectra(block), block.indices, shifts
+                    poses = self.search(*asked)
+                    if self.compares:
+                        self._compare(found, block.rows, poses, self.swapped(*asked))
                 self._write(found, block.rows, poses, None, self.of_map)
                 yield block.indices, block.rows
+
+    def _compare(self, found: Found, rows: np.ndarray, own: SearchedPoses, other: SearchedPoses) -> None:
+        """Write how far the likeliest poses by both half sets are apart."""
+        first, second = (matrix_to_euler_degs(poses.poses[:, 0].double()).numpy(force=True) for poses in (own, other))
+        found.disagreement_degs[rows] = disagreement_degs(first, second, self.job.symmetry)
 
     def _write(
         self, found: Found, rows: np.ndarray, poses: SearchedPoses, network_mass: Tensor | None, judge: PosteriorConfidence

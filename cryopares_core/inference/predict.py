@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cryopares_core.errors import UserError
 from cryopares_core.inference.confidence import Judge, Judged
+from cryopares_core.inference.consensus import NO_AGREEMENT_DEGS, disagreement_degs
 from cryopares_core.inference.models import TrainedModel
 from cryopares_core.inference.policy import Assignment
 from cryopares_core.inference.stream import PreparedBatch, prepared_stream
@@ -48,6 +49,7 @@ class Found:
     stated : `(m, k)` the confidence before calibration, of the network or of the posterior
     fit : `(m, k)` correlation with the map; 0 where there is no map
     broken : `(m,)` whether the picture could not be used
+    disagreement_degs : `(m,)` distance of the surest pose from that by the other half set's model; 180 where there is none
     """
 
     eulers_degs: np.ndarray
@@ -57,6 +59,7 @@ class Found:
     stated: np.ndarray
     fit: np.ndarray
     broken: np.ndarray
+    disagreement_degs: np.ndarray
 
 
 def predict_poses(
@@ -122,8 +125,8 @@ class ShardPredictor:
         settings: PredictionSettings,
         phases: Phases,
     ):
-        self.table, self.team, self.device, self.settings, self.phases = table, assignment.team, device, settings, phases
-        at_work = {number: [models[name] for name in assignment.teams[number]] for number in np.unique(assignment.team).tolist()}
+        self.table, self.assignment, self.device, self.settings, self.phases = table, assignment, device, settings, phases
+        at_work = {number: [models[name] for name in assignment.teams[number]] for number in assignment.at_work}
         self.card = next(iter(at_work.values()))[0].card
         self.predictors = {
             number: pose_predictor([model.network for model in team], self.card, device, settings)
@@ -145,6 +148,8 @@ class ShardPredictor:
                 judged = self._of_team(number, batch, rows)
                 for field in fields(Judged):
                     getattr(found, field.name)[places[rows]] = getattr(judged, field.name)
+                if self.assignment.compares:
+                    found.disagreement_degs[places[rows]] = self._disagreement(number, batch, rows, judged)
             found.broken[places] = False
             done += len(batch.indices) + len(batch.broken)
             progress(done)
@@ -161,7 +166,7 @@ class ShardPredictor:
     def _shared_out(self, batch: PreparedBatch) -> Iterator[tuple[int, np.ndarray]]:
         """Each team with rows of the batch, no more at a time than the network is to have."""
         for number in self.judges:
-            rows = np.flatnonzero(self.team[batch.indices] == number)
+            rows = np.flatnonzero(self.assignment.team[batch.indices] == number)
             for first in range(0, len(rows), self.at_once):
                 yield number, rows[first : first + self.at_once]
 
@@ -175,10 +180,16 @@ class ShardPredictor:
         with self.phases("confidence"):
             return self.judges[number](modes, pictures, batch.ctf.chosen(places, self.device))
 
+    def _disagreement(self, number: int, batch: PreparedBatch, rows: np.ndarray, judged: Judged) -> np.ndarray:
+        """Of a team's surest poses and those that the other team finds, `(b,)` in degrees."""
+        other = self._of_team(self.assignment.other(number), batch, rows)
+        return disagreement_degs(judged.eulers_degs[:, 0], other.eulers_degs[:, 0], self.card.symmetry)
+
 
 def nothing_found(table: ParticleTable, order: np.ndarray, top_k: int) -> Found:
     """Before anything is found: as of broken images, with the shifts of the table."""
     count = len(order)
     confidence, near, stated, fit = (np.zeros((count, top_k), np.float32) for _ in range(4))
     shifts = np.repeat(table.shifts_angs[order, None], top_k, axis=1)
-    return Found(np.zeros((count, top_k, 3), np.float32), shifts, confidence, near, stated, fit, np.ones(count, dtype=bool))
+    eulers, broken = np.zeros((count, top_k, 3), np.float32), np.ones(count, dtype=bool)
+    return Found(eulers, shifts, confidence, near, stated, fit, broken, np.full(count, NO_AGREEMENT_DEGS, np.float32))

@@ -26,9 +26,10 @@ from cryopares_core.inference.job import PREDICTIONS, Job, Work, prepare_job, wo
 from cryopares_core.inference.posterior import PosteriorSearch
 from cryopares_core.inference.predict import Found, PredictionSettings, ShardPredictor
 from cryopares_core.inference.processes import helpers, wanted_here
-from cryopares_core.inference.results import KEPT, Results, figures
+from cryopares_core.inference.results import KEPT, Results, Selection, figures
 from cryopares_core.inference.steps import steps_of
 from cryopares_core.machine import Place, given_place
+from cryopares_core.plots.consensus import consensus_text
 from cryopares_core.plots.inference import FILE, RECONSTRUCTION, write_inference_report
 from cryopares_core.plots.readers import read_json
 from cryopares_core.refinement.maps import Reference
@@ -138,7 +139,7 @@ def _finish(job: Job, started: float, n_now: int, warnings: list[str]) -> None:
     found = job.shards.read(Found)
     top = slice(None, job.arguments.top_k)
     columns = (found.eulers_degs[:, top], found.confidence[:, top], found.shifts_angs[:, top], found.broken)
-    results = Results(job.particles.table, *columns)
+    results = Results(job.particles.table, *columns, found.disagreement_degs if job.arguments.asks_consensus else None)
     _tell_of_broken(results)
     for step in steps_of(job.arguments):
         results = step(job, results)
@@ -172,11 +173,19 @@ def _tell_of_broken(results: Results) -> None:
 
 
 def _tell_of_none(job: Job, results: Results) -> None:
-    if not results.kept(job.arguments.confidence_threshold).any():
+    if results.kept(job.selection).any():
+        return
+    if results.kept(Selection(job.selection.min_confidence)).any() and results.disagreement_degs is not None:
         logger.warning(
-            "No particle reaches the confidence of %g: the highest is %.3g. Lower --confidence_threshold",
-            *(job.arguments.confidence_threshold or 0.0, results.confidence[:, 0].max()),
+            "No particle that is sure enough has half models that agree to %g°: the smallest disagreement of all is %.3g°. Raise "
+            "--consensus_max_error_degs",
+            *(job.arguments.consensus_max_error_degs, results.disagreement_degs.min()),
         )
+        return
+    logger.warning(
+        "No particle reaches the confidence of %g: the highest is %.3g. Lower --confidence_threshold",
+        *(job.arguments.confidence_threshold or 0.0, results.confidence[:, 0].max()),
+    )
 
 
 def _write_summary(job: Job, results: Results, timing: dict[str, float], warnings: list[str]) -> None:
@@ -190,7 +199,7 @@ def _write_summary(job: Job, results: Results, timing: dict[str, float], warning
         "models": list(job.models),
         "evidence": job.arguments.used_evidence,
         "symmetry": job.symmetry,
-        **figures(results, job.arguments.confidence_threshold),
+        **figures(results, job.selection),
         "calibration": {name: of_model.reliability() for name, of_model in odds.items() if of_model is not None},
         **{name: round(value, 2) for name, value in timing.items()},
         "processes": job.place.count,
@@ -209,12 +218,13 @@ def _reliability(job: Job, calibration: Calibration) -> Odds | None:
 
 
 def _told(job: Job, results: Results) -> str:
-    found = figures(results, job.arguments.confidence_threshold)
+    found = figures(results, job.selection)
     by_network = job.arguments.refine and job.arguments.used_evidence == NETWORK
     near = "were near enough for refinement to find the right pose" if by_network else "are within 5°"
     lines = [
         f"Finished: {found['kept']:,} of {found['particles']:,} particles are in {job.results_dir / KEPT}",
         f"By their confidence {found['expected_share_right_of_kept']:.0%} of their poses {near}",
+        *([consensus_text(found["consensus"]).rstrip(".")] if "consensus" in found else []),
         f"Open {job.results_dir / 'report.html'} to see more",
     ]
     return "\n".join(lines)

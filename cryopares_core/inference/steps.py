@@ -10,6 +10,7 @@ import numpy as np
 from cryopares_core.config.infer_arguments import InferArguments
 from cryopares_core.inference.improve import take_refined
 from cryopares_core.inference.job import Job
+from cryopares_core.inference.own_state import iterate
 from cryopares_core.inference.results import Results, write_particles, write_views
 from cryopares_core.plots.inference import RECONSTRUCTION, VIEWS
 from cryopares_core.progress import Countdown
@@ -24,22 +25,22 @@ Step = Callable[[Job, Results], Results]
 def steps_of(arguments: InferArguments) -> list[Step]:
     """The steps in order; each gives the results on."""
     first: list[Step] = [take_refined] if arguments.refine else []
-    last: list[Step] = [reconstruct] if arguments.reconstruct else []
+    first += [iterate] if arguments.iterations else []
+    last: list[Step] = [reconstruct] if arguments.reconstruct and not arguments.iterations else []
     return [*first, write, *last]
 
 
 def write(job: Job, results: Results) -> Results:
     """The STAR files, and numbers by view direction."""
-    threshold = job.arguments.confidence_threshold
     with job.phases("writing"):
-        write_particles(job.results_dir, results, threshold)
-        write_views(job.results_dir / VIEWS, results, threshold)
+        write_particles(job.results_dir, results, job.selection)
+        write_views(job.results_dir / VIEWS, results, job.selection)
     return results
 
 
 def reconstruct(job: Job, results: Results) -> Results:
     """Half maps of the particles kept, and the map of both, in a folder of their own."""
-    kept = results.posed_table().subset(np.flatnonzero(results.kept(job.arguments.confidence_threshold)))
+    kept = results.posed_table().subset(np.flatnonzero(results.kept(job.selection)))
     empty = sorted({1, 2} - set(kept.half_set.tolist()))
     if empty:
         remove_half_maps(job.results_dir / RECONSTRUCTION)  # those of an earlier threshold

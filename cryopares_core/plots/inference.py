@@ -10,6 +10,8 @@ import numpy as np
 
 from cryopares_core.files import write_text
 from cryopares_core.plots.calibration import Bins
+from cryopares_core.plots.consensus import NOTE as CONSENSUS_NOTE
+from cryopares_core.plots.consensus import consensus_text, draw_consensus
 from cryopares_core.plots.errors import GOOD_DEGS
 from cryopares_core.plots.figures import BLUE, COLOURS, GREY, ORANGE, new_figure, say_nothing_yet, styled
 from cryopares_core.plots.fsc import draw_fsc, read_fsc
@@ -59,6 +61,7 @@ def write_inference_report(results_dir: Union[str, Path]) -> Path:
 def _report(record: InferenceRecord) -> str:
     sections = [
         ("Confidence", _shares(record) + _drawn(record, draw_confidences, 11.0, 3.8, CONFIDENCE_NOTE)),
+        ("Agreement of the half models", _consensus(record)),
         ("View directions", _drawn(record, draw_views, 12.5, 4.0, VIEWS_NOTE)),
         ("Calibration", _calibration(record)),
         ("Map", _map(record)),
@@ -73,6 +76,16 @@ def _drawn(record: InferenceRecord, draw: Callable[..., None], width: float, hei
     figure = new_figure(width, height)
     draw(figure, record)
     return figure_html(figure, note)
+
+
+def _consensus(record: InferenceRecord) -> str:
+    """How far the half models disagree, where that was asked for."""
+    found = record.summary.get("consensus")
+    if not found:
+        return ""
+    figure = new_figure(7.0, 3.8)
+    draw_consensus(figure, found)
+    return f"<p>{html.escape(consensus_text(found))}</p>" + figure_html(figure, CONSENSUS_NOTE)
 
 
 def _calibration(record: InferenceRecord) -> str:
@@ -132,7 +145,7 @@ def _time(record: InferenceRecord) -> str:
 def _map(record: InferenceRecord) -> str:
     """The correlation of the half maps, where they were made."""
     columns = read_fsc(record.folder / RECONSTRUCTION / "fsc.csv")
-    if columns is None or not record.summary["asked"].get("reconstruct"):
+    if columns is None or not any(record.summary["asked"].get(name) for name in ("reconstruct", "iterations")):
         return ""
     found, figure = read_json(record.folder / RECONSTRUCTION / "reconstruction.json"), new_figure(7.0, 4.4)
     draw_fsc(figure, columns, found.get("resolution_angs"))

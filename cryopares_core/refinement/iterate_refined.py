@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ import numpy as np
 import torch
 
 from cryopares_core.config.refine_arguments import RefineArguments
-from cryopares_core.files import atomic_path
 from cryopares_core.geometry.rotations import pose_error_degs
 from cryopares_core.refinement.inputs import ITERATIONS, MAPS, RefineInput
 from cryopares_core.refinement.iterate import Iterated, iterate_refinement
 from cryopares_core.refinement.iteration_run import IterateSettings, OtherIterations, remove_iterations
 from cryopares_core.refinement.results import RefinedPoses
-from cryopares_core.volumes.half_map_files import FSC_CSV, FSC_PNG, FSC_STAR, HALVES, MAP, SUMMARY, remove_half_maps
+from cryopares_core.volumes.half_map_files import copy_half_maps
 
 logger = logging.getLogger(__name__)
 
@@ -62,15 +60,6 @@ def _since_input(given: RefineInput, found: RefinedPoses) -> RefinedPoses:
     degs = pose_error_degs(torch.from_numpy(found.poses).double(), given.poses[:, 0].double()).numpy()
     angs = np.linalg.norm(found.shifts_angs - given.shifts_angs.numpy(), axis=1)
     return replace(found, moved_degs=degs, moved_angs=angs)
-
-
-def copy_half_maps(source: Path, target: Path) -> None:
-    """Copy what a reconstruction left in a folder, its summary last."""
-    target.mkdir(exist_ok=True)
-    remove_half_maps(target)
-    for name in (*HALVES, MAP, FSC_CSV, FSC_STAR, FSC_PNG, SUMMARY):
-        with atomic_path(target / name) as temporary:
-            shutil.copyfile(source / name, temporary)
 
 
 def _number(value: float) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ class HalfMaps:
     ----------
     references : by half set; may be the same
     half_set : `(n,)` of all particles
+    every : makes the map of a half set without particles as well
 
     Raises UserError where they do not fit in memory.
     """
@@ -38,9 +40,10 @@ class HalfMaps:
         half_set: np.ndarray,
         settings: RefineSettings,
         device: torch.device | str = "cpu",
+        every: bool = False,
     ):
         self._half_set, self._device = half_set, device
-        present = {half: references[half] for half in np.unique(half_set).tolist()}
+        present = {half: references[half] for half in ((1, 2) if every else np.unique(half_set).tolist())}
         made = {
             id(one): SliceTable(one.volume, one.pixel_size_angs, settings.resolution_angs, settings.mask_radius_angs, device)
             for one in present.values()
@@ -52,6 +55,12 @@ class HalfMaps:
     def finest_angs(self) -> float:
         """The resolution that all of them reach."""
         return max(slices.finest_angs for slices in self.all)
+
+    def swapped(self) -> HalfMaps:
+        """The same transforms, each for the particles of the other half set."""
+        other = copy(self)
+        other._halves = {slices: [3 - half for half in halves] for slices, halves in self._halves.items()}
+        return other
 
     def of(self, indices: np.ndarray) -> Iterator[tuple[SliceTable, Tensor]]:
         """Each map of particles `indices` `(b,)`, with the places of its particles among them."""

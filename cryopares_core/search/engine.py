@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +71,7 @@ class PoseSearch:
     ----------
     references : the map of each half set, 1 and 2; may be the same
     device : where the work is done
+    compares : whether `swapped` will be asked for
 
     Raises
     ------
@@ -82,10 +84,11 @@ class PoseSearch:
         references: Mapping[int, Reference],
         settings: SearchSettings,
         device: torch.device | str = "cpu",
+        compares: bool = False,
     ):
         self.table, self.settings, self.device = table, settings, torch.device(device)
         limits = RefineSettings(resolution_angs=settings.polish_angs, mask_radius_angs=settings.mask_radius_angs)
-        self.maps = HalfMaps(references, table.half_set, limits, self.device)
+        self.maps = HalfMaps(references, table.half_set, limits, self.device, every=compares)
         self.source = PictureSource(table, max(settings.polish_angs, self.maps.finest_angs), settings.use_ctf, self.device)
         group = point_group(settings.symmetry).matrices
         self.grid, self.resolution_angs = self._grid(group)
@@ -100,6 +103,12 @@ class PoseSearch:
         self._polishers = {
             pair: Polisher(*pair, resolution_angs=settings.polish_angs, spacing_degs=self.grid.spacing_degs) for pair in pairs
         }
+
+    def swapped(self) -> PoseSearch:
+        """The search of each half set's images in the map of the other half set, with the present weights. It shares all tables."""
+        other = copy(self)
+        other.maps = self.maps.swapped()
+        return other
 
     def _grid(self, group: Tensor) -> tuple[SearchGrid, float]:
         """The finest grid whose slices fit in memory, and the resolution that goes with it."""

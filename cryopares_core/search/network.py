@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +64,12 @@ class PosteriorPredictor:
         self.predict, self.search, self.prior = predict, search, prior
         self.stage: CandidateStage | None = None
         self.on_grid = NetworkOnGrid(predict.find.density, search.grid)
+
+    def on(self, search: PoseSearch) -> PosteriorPredictor:
+        """The same networks with the maps of another search on the same grid."""
+        other = copy(self)
+        other.search = search
+        return other
 
     @torch.no_grad()
     def log_densities(self, images: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -79,6 +80,19 @@ def remove_half_maps(folder: Path) -> None:
     if not foreign_maps(folder):
         for name in (SUMMARY, *MAPS, FSC_CSV, FSC_STAR, FSC_PNG, UNFINISHED):
             (folder / name).unlink(missing_ok=True)
+
+
+def copy_half_maps(source: Path, target: Path) -> None:
+    """Copy what `write_half_maps` left in a folder to another one, the summary last."""
+    target.mkdir(parents=True, exist_ok=True)
+    (target / UNFINISHED).touch()
+    remove_half_maps(target)
+    (target / UNFINISHED).touch()
+    for name in (*MAPS, FSC_CSV, FSC_STAR, FSC_PNG, SUMMARY):
+        if (source / name).is_file():
+            with atomic_path(target / name) as temporary:
+                shutil.copyfile(source / name, temporary)
+    (target / UNFINISHED).unlink(missing_ok=True)
 
 
 def summary(half_maps: HalfMaps, sharpened: Sharpened | None = None) -> dict[str, Any]:

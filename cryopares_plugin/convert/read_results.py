@@ -13,6 +13,7 @@ from cryopares_plugin.convert.poses import matrices_of_poses
 
 # RELION's names, so that a STAR file of the set has these columns again.
 CONFIDENCE, HALF_SET = "rlnParticleFigureOfMerit", "rlnRandomSubset"
+DISAGREEMENT = "rlnPoseConsensusAngularError"  # only where the half models were compared
 COLUMNS = ("rlnImageId", *ANGLES, *ORIGINS, CONFIDENCE, HALF_SET)
 AT_ONCE = 10_000  # particles: the input's file is locked for no longer than it takes to copy so many
 
@@ -27,6 +28,7 @@ class Found(NamedTuple):
     origins_angs : `(n, 2)` x, y
     confidence : `(n,)` the probability that the pose is right
     half_set : `(n,)` 1 or 2
+    disagreement_degs : `(n,)` of the poses by the models of both half sets; NaN where these were not compared
     """
 
     ids: np.ndarray
@@ -34,6 +36,7 @@ class Found(NamedTuple):
     origins_angs: np.ndarray
     confidence: np.ndarray
     half_set: np.ndarray
+    disagreement_degs: np.ndarray
 
     def only(self, chosen: Any) -> "Found":
         """Those that a mask `(n,)` or a slice chooses."""
@@ -57,15 +60,16 @@ def read_found(star_path: str) -> Found:
     except (OSError, ValueError) as error:
         raise UserError(f"{star_path}: cannot be read ({error}). Remove its folder, and continue the run.") from error
     table = table[np.argsort(table[:, 0], kind="stable")]
-    return Found(table[:, 0].astype(np.int64), table[:, 1:4], table[:, 4:6], table[:, 6], table[:, 7].astype(np.int64))
+    return Found(table[:, 0].astype(np.int64), table[:, 1:4], table[:, 4:6], table[:, 6], table[:, 7].astype(np.int64), table[:, 8])
 
 
 def _numbers(names: List[str], rows: List[str]) -> np.ndarray:
-    """The values of COLUMNS, `(n, 8)`."""
-    places = [names.index(name) for name in COLUMNS]
-    if not rows:  # of which numpy would warn
-        return np.zeros((0, len(COLUMNS)))
-    return np.loadtxt(rows, usecols=places, comments=None, quotechar='"', ndmin=2)
+    """The values of COLUMNS and of the disagreement, `(n, 9)`."""
+    places = [names.index(name) for name in (*COLUMNS, *(name for name in [DISAGREEMENT] if name in names))]
+    table = np.full((len(rows), len(COLUMNS) + 1), np.nan)
+    if rows:  # numpy would warn of none
+        table[:, : len(places)] = np.loadtxt(rows, usecols=places, comments=None, quotechar='"', ndmin=2)
+    return table
 
 
 def _particles(lines: Iterator[str]) -> Tuple[List[str], List[str]]:
@@ -92,7 +96,8 @@ def _posed(particles: Any, found: Found) -> Iterator[Any]:
     for start in range(0, len(found.ids), AT_ONCE):
         part = found.only(slice(start, start + AT_ONCE))
         matrices = matrices_of_poses(part.angles_degs, part.origins_angs / particles.getSamplingRate())
-        rows = dict(zip(part.ids.tolist(), zip(matrices, part.confidence.tolist(), part.half_set.tolist())))
+        columns = (part.confidence, part.half_set, part.disagreement_degs)
+        rows = dict(zip(part.ids.tolist(), zip(matrices, *(column.tolist() for column in columns))))
         for item in particles.iterItems(orderBy="id", where=f"id BETWEEN {part.ids[0]} AND {part.ids[-1]}"):
             row = rows.get(item.getObjId())
             if row is not None:
@@ -100,10 +105,12 @@ def _posed(particles: Any, found: Found) -> Iterator[Any]:
                 yield item
 
 
-def _update(item: Any, matrix: np.ndarray, confidence: float, half_set: int) -> None:
+def _update(item: Any, matrix: np.ndarray, confidence: float, half_set: int, disagreement_degs: float) -> None:
     item.setTransform(Transform(matrix))
     _set(item, CONFIDENCE, Float, confidence)
     _set(item, HALF_SET, Integer, half_set)
+    if not np.isnan(disagreement_degs):
+        _set(item, DISAGREEMENT, Float, disagreement_degs)
 
 
 def _set(item: Any, name: str, kind: Any, value: Any) -> None:

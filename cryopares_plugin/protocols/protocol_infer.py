@@ -5,7 +5,7 @@ from typing import Any, List, Optional
 from pyworkflow.protocol import Protocol, params
 from pyworkflow.protocol.constants import GPU_LIST, LEVEL_ADVANCED, LEVEL_NORMAL, USE_GPU
 
-from cryopares_core.config.infer_arguments import ONE_MODEL, POLICIES, InferArguments
+from cryopares_core.config.infer_arguments import EVIDENCES, NETWORK, ONE_MODEL, POLICIES, InferArguments
 from cryopares_core.config.parameters import parameters
 from cryopares_core.config.reconstruct_arguments import ReconstructArguments
 from cryopares_plugin import inference_record
@@ -16,8 +16,12 @@ from cryopares_plugin.protocols.protocol_infer_outputs import ProtCryoparesInfer
 from cryopares_plugin.protocols.protocol_infer_steps import HALF_REFERENCES, MASK, REFERENCE
 
 INFER, RECONSTRUCT = parameters(InferArguments), parameters(ReconstructArguments)
-FINDING = ("policy", "model", "top_k", "confidence_threshold", "quarter_turns", "batch_size")
-FOR_EXPERTS = ("top_k", "quarter_turns", "batch_size")
+FINDING = (
+    *("evidence", "policy", "model", "top_k", "confidence_threshold"),
+    *("consensus", "consensus_max_error_degs", "quarter_turns", "batch_size"),
+)
+FOR_EXPERTS = ("top_k", "consensus", "consensus_max_error_degs", "quarter_turns", "batch_size")
+USES_MAP = f"refine or evidence!={EVIDENCES.index(NETWORK)}"
 LEAST_THREADS = 3  # while particles come
 MODEL_HELP = "A model of CryoPARES train or fine-tune, or an imported one."
 PARTICLES_HELP = (
@@ -80,7 +84,7 @@ class ProtCryoparesInfer(ProtCryoparesInferOutputs):
 
     def _addMaps(self, form: Any) -> None:
         self._addOption(form, "refine")
-        _add_pointer(form, "referenceVolume", "Volume", REFERENCE_LABEL, REFERENCE_HELP, allowsNull=True, condition="refine")
+        _add_pointer(form, "referenceVolume", "Volume", REFERENCE_LABEL, REFERENCE_HELP, allowsNull=True, condition=USES_MAP)
         self._addOption(form, "resolution_angs", condition="refine")
         self._addOption(form, "reconstruct")
         _add_pointer(form, "maskVolume", "VolumeMask", MASK_LABEL, MASK_HELP, allowsNull=True, condition="reconstruct")
@@ -138,6 +142,9 @@ class ProtCryoparesInfer(ProtCryoparesInferOutputs):
     def _policy(self) -> str:
         return str(form_value(self, "policy", INFER["policy"]))
 
+    def _evidence(self) -> str:
+        return str(form_value(self, "evidence", INFER["evidence"]))
+
     # ---- what users read
 
     def _validate(self) -> List[str]:
@@ -177,7 +184,8 @@ class ProtCryoparesInfer(ProtCryoparesInferOutputs):
             return None
         reference, name = self.referenceVolume.get(), form_value(self, "model", INFER["model"])
         wanted = (self._policy(), name or "", self.refine.get(), reference, self.reconstruct.get())
-        return Request(model, particles, *wanted, self.maskVolume.get(), self.mask_radius_angs.get())
+        found_by = (self._evidence(), self._asksConsensus(), self.quarter_turns.get())
+        return Request(model, particles, *wanted, self.maskVolume.get(), self.mask_radius_angs.get(), *found_by)
 
     def _summary(self) -> List[str]:
         lines = inference_record.summary(self._getExtraPath())

@@ -26,9 +26,9 @@ PARTICLES, DISCARDED, MAP, CURVE = "outputParticles", "outputDiscarded", "output
 KEPT_STAR, ALL_STAR = "particles.star", "all.star"
 RECORD = "asked.json"
 WEIGHTS = "the model's weights"
-OF_THE_OUTPUTS = ("confidence_threshold", "keepDiscarded")
+OF_THE_OUTPUTS = ("confidence_threshold", "consensus_max_error_degs", "keepDiscarded")
 INPUTS = ("inputModel", "inputParticles", "referenceVolume")
-OF_THE_POSES = ("policy", "model", "top_k", "quarter_turns", "refine", "resolution_angs")
+OF_THE_POSES = ("evidence", "policy", "model", "top_k", "consensus", "quarter_turns", "refine", "resolution_angs")
 
 
 class ProtCryoparesInferOutputs(ProtCryoparesInferSteps):
@@ -156,6 +156,7 @@ class ProtCryoparesInferOutputs(ProtCryoparesInferSteps):
     def _asked(self) -> Dict[str, Any]:
         """What results depend on, by the fields' names."""
         fields = {name: getattr(self, name).get() for name in (*OF_THE_POSES, *OF_THE_OUTPUTS)}
+        fields["consensus"] = self._asksConsensus()
         return {**pointed_at(self, INPUTS), **fields, WEIGHTS: _stamps(self.inputModel.get().getFiles())}
 
     def _changesOfRun(self) -> List[str]:
@@ -169,7 +170,8 @@ class ProtCryoparesInferOutputs(ProtCryoparesInferSteps):
             return []
         return [
             f"This run was begun with another value of: {', '.join(changed)}. Set it back to go on, or choose the run mode "
-            "Restart, which finds all poses anew. (Least confidence, reconstruction, GPUs and threads may change.)"
+            "Restart, which finds all poses anew. (Least confidence, maximum disagreement, reconstruction, GPUs and threads may "
+            "change.)"
         ]
 
     def _writeWhole(self) -> None:

@@ -10,6 +10,7 @@ from pwem.protocols import EMProtocol
 from pyworkflow.protocol import ProtStreamingBase
 from pyworkflow.utils import cleanPath
 
+from cryopares_core.config.infer_arguments import NETWORK
 from cryopares_plugin.batches import INPUT, RESULTS, Batches
 from cryopares_plugin.convert.read_results import HALF_SET
 from cryopares_plugin.convert.rows import ParticleRows
@@ -117,7 +118,7 @@ class ProtCryoparesInferSteps(EMProtocol, ProtStreamingBase):
 
     def _maps(self) -> Dict[str, Any]:
         """The volumes that were given, by the names of their files."""
-        reference = self.referenceVolume.get() if self.refine.get() else None
+        reference = self.referenceVolume.get() if self.refine.get() or self._evidence() != NETWORK else None
         mask = self.maskVolume.get() if self.reconstruct.get() else None
         found = {} if mask is None else {MASK: mask}
         if reference is None:
@@ -132,6 +133,14 @@ class ProtCryoparesInferSteps(EMProtocol, ProtStreamingBase):
         """Run a command of the core on the machine's parts that the form names."""
         machine = ["--n_threads", str(self.binThreads.get()), "--accelerator", "auto" if self.usesGpu() else "cpu"]
         run_core(self, command, [*words, "--particles_dir", os.curdir, *machine], written_last)
+
+    def _evidence(self) -> str:
+        """What decides on the poses, as the command calls it."""
+        raise NotImplementedError
+
+    def _asksConsensus(self) -> bool:
+        """Whether the models of both half sets are compared."""
+        return bool(self.consensus.get() or self.consensus_max_error_degs.get() is not None)
 
     def outputStep(self, number: int) -> None:
         """The particles of a batch into the outputs."""
