@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy_methods import METHODS, PEER, Input, Runner, infer, move_to_grid, reconstruct, train
+from accuracy_methods import MAP_ALONE, METHODS, PEER, Input, Runner, infer, move_to_grid, reconstruct, train
 from accuracy_plots import plot
 from accuracy_relion import auto_refine, missing_programs
 from accuracy_scores import errors_degs, markdown, score
@@ -79,7 +79,8 @@ class Bench:
         return self.sets(study.test) / "reference.mrc"
 
     def _infer(self, study: Study, method: str, blind: Path, particles: Path, out: Path) -> tuple[Path, dict[str, float]]:
-        network, reference = self.network(study, method == PEER), self.reference(study)
+        network = None if method == MAP_ALONE else self.network(study, method == PEER)
+        reference = self.reference(study)
         count = study.test.count
         few = max(MIN_FEW, count // 4)
         write_blind(particles, out / "few.star", study.shifts_known, few)

@@ -105,11 +105,11 @@ def reconstruct(study: Study, star: Path, particles_dir: Path, out_dir: Path, ru
 
 @dataclass(frozen=True)
 class Input:
-    """What a method is given: a STAR file, the folder of its images, a trained network, and a folder with half maps."""
+    """What a method is given: a STAR file, the folder of its images, a trained network if it needs one, a folder with half maps."""
 
     star: Path
     particles_dir: Path
-    network: Path
+    network: Path | None
     reference: Path
 
 

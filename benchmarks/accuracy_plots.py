@@ -52,7 +52,7 @@ def _plot_errors(out_dir: Path, studies: dict[str, list[dict[str, Any]]], path: 
         axis.set(xscale="log", xlim=(0.3, 180), ylim=(0, 100), title=name.replace("_", " "))
         axis.axvline(5, color="0.8", lw=0.8, zorder=0)
     axes[0].set(xlabel="angular error (degrees)", ylabel="particles below (%)")
-    figure.legend(*_all_handles(axes[: len(studies)]), loc="outside lower center", ncols=7, frameon=False, fontsize=8)
+    figure.legend(*_all_handles(axes[: len(studies)]), loc="outside lower center", ncols=8, frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
@@ -67,7 +67,7 @@ def _plot_cost(studies: dict[str, list[dict[str, Any]]], path: Path) -> None:
             axis.errorbar(record.get("marginal_ms", record["ms"]), share, error, **style)
         axis.set(xscale="log", xlim=(1, 2000), ylim=(-3, 103), title=name.replace("_", " "))
     axes[0].set(xlabel="processor time (ms an image)", ylabel="under 5 degrees (%)")
-    figure.legend(*_all_handles(axes[: len(studies)]), loc="outside lower center", ncols=7, frameon=False, fontsize=8)
+    figure.legend(*_all_handles(axes[: len(studies)]), loc="outside lower center", ncols=8, frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
