@@ -35,6 +35,7 @@ NOISE_VARIANCE = 0.5  # of a score
 MAD_TO_DEVIATION = 1.4826  # of a Gaussian
 MIN_VARIANCE = 0.05  # of the signal, as a share of its square: images differ
 CHUNK = 32
+SMALLEST = 1e-37
 FIRST_SHARE, ROUNDS = 0.05, 500
 MIN_DEVIATIONS = 3.0  # of the share, in standard errors: below it there is no sign of wrong labels
 MIN_SHARE = 0.002
@@ -123,11 +124,8 @@ class LabelJudge:
         signal = self._learn()
         for block in search.source.blocks(np.arange(len(self.labels))):
             for part in np.array_split(np.arange(len(block)), -(-len(block) // CHUNK)) if len(block) else ():
-                score, near = self._looked_at(block.indices[part], block.pictures[part])
-                values = signal.log_likelihood(score)
-                inside = torch.logsumexp(values.masked_fill(~near, -math.inf), dim=1) - near.sum(dim=1).log()
-                outside = torch.logsumexp(values, dim=1) - math.log(values.shape[1])
-                found[block.indices[part]] = (inside - outside).cpu().numpy()
+                score, near = self.looked_at(block.indices[part], block.pictures[part])
+                found[block.indices[part]] = log_mean_ratio(signal.log_likelihood(score), near).cpu().numpy()
             done += len(block)
             self.progress(done, len(found))
         return found
@@ -141,12 +139,12 @@ class LabelJudge:
         scores = []
         for block in blocks:
             for part in np.array_split(np.arange(len(block)), -(-len(block) // CHUNK)):
-                score, _ = self._looked_at(block.indices[part], block.pictures[part])
+                score, _ = self.looked_at(block.indices[part], block.pictures[part])
                 nearest = self._cosines(block.indices[part]).argmax(dim=1, keepdim=True)
                 scores.append(score.gather(1, nearest)[:, 0])
         return learn_signal(torch.cat(scores))
 
-    def _looked_at(self, indices: np.ndarray, images: np.ndarray) -> tuple[Tensor, Tensor]:
+    def looked_at(self, indices: np.ndarray, images: np.ndarray) -> tuple[Tensor, Tensor]:
         """Scores on the grid `(b, points)`, and which points are near the label."""
         spectra = self.search.source.spectra_of(indices, torch.from_numpy(images).to(self.search.device))
         scores = self.search.scores(spectra, indices, self.shifts[indices].to(self.search.device))
@@ -161,6 +159,13 @@ class LabelJudge:
             mates = (self.labels[indices] @ element).flatten(1).to(self.points)
             best = torch.maximum(best, (mates @ self.points.T - 1) / 2)
         return best
+
+
+def log_mean_ratio(log_likelihood: Tensor, near: Tensor) -> Tensor:
+    """Log of the mean likelihood near the label over that of the whole grid, both `(b, points)`; `(b,)`, not below -87."""
+    likelihood = (log_likelihood - log_likelihood.amax(dim=1, keepdim=True)).exp_()
+    inside = (likelihood * near).sum(dim=1) / near.sum(dim=1)
+    return inside.clamp(min=SMALLEST).log() - likelihood.mean(dim=1).log()
 
 
 def learn_signal(scores: Tensor) -> Signal:
