@@ -1,7 +1,7 @@
 """How well wrong known poses are found, and what they do to a training, with `train.label_cleaning` and without.
 
     python benchmarks/labels.py find SET [SET …] [--wrong clean file 0.12] [--particles 2200] [--in_map 1800]
-    python benchmarks/labels.py train SET --test SET --out_dir OUT [--wrong 0.12] [--epochs 8] [--seeds 1 2]
+    python benchmarks/labels.py train SET --test SET --out_dir OUT [--wrong 0.12] [--particles 4000] [--epochs 8] [--seeds 1 2]
 
 A SET is a folder with `particles.star` of true poses, `particles_labelnoise.star` and `info.json` with the symmetry. Labels are
 the true poses (clean), those of particles_labelnoise.star (file), or off by 2 degrees with a share of them drawn anew (a number).
@@ -91,7 +91,8 @@ def train(arguments: argparse.Namespace, folder: Path, wrong: str, seed: int, cl
     out_dir.mkdir(parents=True, exist_ok=True)
     star = out_dir / "particles.star"
     if not star.exists():
-        labelled(folder, wrong).write_star(star)
+        table = labelled(folder, wrong)
+        table.subset(np.arange(min(arguments.particles, len(table)))).write_star(star)
     symmetry = json.loads((folder / "info.json").read_text())["symmetry"]
     words = ["--symmetry", symmetry, "--particles_star_fname", str(star), "--particles_dir", str(folder), "--recipe", "fast"]
     words += ["--train_save_dir", str(out_dir), "--n_epochs", str(arguments.epochs), "--n_threads", "1", "--split_halfs", "False"]
