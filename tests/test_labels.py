@@ -62,7 +62,18 @@ def judge(folder, star, volume=None):
 def options(folder, star, out_dir, *config):
     words = ["--symmetry", "C1", "--particles_star_fname", str(folder / star), "--particles_dir", str(folder)]
     words += ["--train_save_dir", str(out_dir), "--batch_size", "64", "--n_threads", "1", "--n_epochs", "1"]
-    return [*words, "--split_halfs", "False", "--overfit_batches", "1", "--config", *SMALL, VALIDATION, *config]
+    return [
+        *words,
+        "--split_halfs",
+        "False",
+        "--overfit_batches",
+        "1",
+        "--config",
+        *SMALL,
+        VALIDATION,
+        "train.label_cleaning=True",
+        *config,
+    ]
 
 
 def test_wrong_labels_are_found_and_right_ones_are_not_accused(particles):
