@@ -8,4 +8,5 @@ SMALL = [
     "models.image2sphere.so3components.so3outputgrid.hp_order=2",
     "models.image2sphere.imageencoder.unet.width=16",
     "datamanager.num_augmented_copies_per_batch=2",
+    "train.label_cleaning=False",  # tests/test_labels.py turns it on; elsewhere it would take most of the time
 ]

@@ -243,6 +243,11 @@ class Train:
         "Fresh networks begin on particles with part of their noise taken off, by a map made of the training half itself.",
         label="Begin with less noise?",
     )
+    label_cleaning: bool = param(
+        True,
+        "Particles count in training by the probability that their known poses are right, judged by the training half's own map.",
+        label="Give wrong poses less weight?",
+    )
     n_epochs_simulation: int = param(
         0,
         "Epochs on simulated views of a map before the real particles; 0 means 3 where a map is given.",

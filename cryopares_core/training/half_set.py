@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from cryopares_core.training.calibrate import calibrate_half_set, is_calibrated
 from cryopares_core.training.checkpoints import Checkpoints
 from cryopares_core.training.curriculum import FIRST_SNR, NoiseCurriculum
 from cryopares_core.training.fit import fit
+from cryopares_core.training.label_cleaning import judged_labels
 from cryopares_core.training.plan import Plan, Stage, StageResult
 from cryopares_core.training.pretraining import SIMULATED, SimulatedMap, Simulation, make_simulation, pretrain
 from cryopares_core.training.records import ValidationRecords
@@ -34,6 +37,7 @@ from cryopares_core.volumes.maps import write_map
 logger = logging.getLogger(__name__)
 SIMULATION = "simulation"  # the folder of the views that come before the particles
 LEAST_AGREEMENT = 0.3  # of 1: below it the map is no help
+OwnMap = Callable[[], StartingMap | None]
 
 
 @dataclass(frozen=True)
@@ -84,25 +88,41 @@ def train_half_set(plan: Plan, particles: Particles, half: HalfSet, simulation: 
             _write_splits(particles.table, half)
         network = _network(plan, half)
         state = Checkpoints(half.folder).load(plan.device)
+    own_map = functools.cache(lambda: _starting_map(plan, particles, half))
+    half, weights = _cleaned(plan, particles, half, own_map)
     fresh = not plan.arguments.finetune_checkpoint_dir
     wants_views = simulation is not None or plan.config.train.n_epochs_simulation > 0
     curriculum = None
     if state is None and wants_views:
-        simulation = simulation or _own_simulation(plan, particles, half)
+        simulation = simulation or _own_simulation(plan, particles, half, own_map())
         if simulation is not None:
             folder, title = half.folder / SIMULATION, f"{half.name} simulation"
             pretrain(plan, simulation, folder, title, len(half.train_ids), half.number, network)
     if fresh and not wants_views and plan.config.train.noise_curriculum and _curriculum_goes_on(state):
-        curriculum = _curriculum(plan, particles, half)
-    result = fit(plan, _stage(plan, particles, half, curriculum), network, state)
-    _calibrate(plan, particles, half)
+        curriculum = _curriculum(plan, half, own_map())
+    result = fit(plan, _stage(plan, particles, half, curriculum, weights), network, state)
+    _calibrate(plan, particles, half, own_map)
     return result
 
 
-def _calibrate(plan: Plan, particles: Particles, half: HalfSet) -> None:
+def _cleaned(plan: Plan, particles: Particles, half: HalfSet, own_map: OwnMap) -> tuple[HalfSet, Tensor | None]:
+    """The half set without held-out particles whose labels are probably wrong, and the weights of all particles of the run."""
+    if not plan.config.train.label_cleaning or not particles.known.ctf.known:
+        return half, None
+    ids = np.concatenate((half.train_ids, half.val_ids))
+    quality = judged_labels(plan, particles.table.subset(ids), half.folder, own_map)
+    if quality is None:
+        return half, None
+    weights = torch.ones(len(particles.table))
+    weights[torch.from_numpy(ids)] = torch.from_numpy(quality.probability).float()
+    kept = half.val_ids[~quality.suspect[len(half.train_ids) :]]
+    return replace(half, val_ids=kept if len(kept) else half.val_ids), weights
+
+
+def _calibrate(plan: Plan, particles: Particles, half: HalfSet, own_map: OwnMap) -> None:
     """How far the finished model may be trusted, learned from the particles held out, with the help of the half set's map."""
     if plan.fabric.broadcast(not (half.folder / "starting_map.mrc").is_file()):
-        _starting_map(plan, particles, half)
+        own_map()
     with plan.phases("calibration"):
         if plan.fabric.is_global_zero and not is_calibrated(half.folder):  # a run that goes on has half sets behind it
             table, ctf = particles.table, particles.known.ctf
@@ -145,9 +165,8 @@ def _starting_map(plan: Plan, particles: Particles, half: HalfSet) -> StartingMa
     return found
 
 
-def _curriculum(plan: Plan, particles: Particles, half: HalfSet) -> NoiseCurriculum | None:
+def _curriculum(plan: Plan, half: HalfSet, found: StartingMap | None) -> NoiseCurriculum | None:
     """None where the signal is clear, or the particles make no map."""
-    found = _starting_map(plan, particles, half)
     if found is None or found.snr >= FIRST_SNR:
         return None
     curriculum = NoiseCurriculum(found, point_group(plan.symmetry).matrices)
@@ -155,9 +174,8 @@ def _curriculum(plan: Plan, particles: Particles, half: HalfSet) -> NoiseCurricu
     return curriculum
 
 
-def _own_simulation(plan: Plan, particles: Particles, half: HalfSet) -> Simulation | None:
+def _own_simulation(plan: Plan, particles: Particles, half: HalfSet, found: StartingMap | None) -> Simulation | None:
     """Views of the map that the half set's own particles make; None where they make none."""
-    found = _starting_map(plan, particles, half)
     if found is None:
         return None
     own_map = SimulatedMap(found.volume.cpu().numpy(), plan.sampling_rate_angs)
@@ -165,7 +183,7 @@ def _own_simulation(plan: Plan, particles: Particles, half: HalfSet) -> Simulati
     return make_simulation(plan, own_map, ctf, plan.config.train.n_epochs_simulation)
 
 
-def _stage(plan: Plan, particles: Particles, half: HalfSet, curriculum: NoiseCurriculum | None) -> Stage:
+def _stage(plan: Plan, particles: Particles, half: HalfSet, curriculum: NoiseCurriculum | None, weights: Tensor | None) -> Stage:
     angles = torch.from_numpy(particles.table.eulers_deg).float()
     train, held_out = (
         PreparedDataset(particles.images, angles, ids, particles.prepared.will_need) for ids in (half.train_ids, half.val_ids)
@@ -175,7 +193,7 @@ def _stage(plan: Plan, particles: Particles, half: HalfSet, curriculum: NoiseCur
     known = particles.known.ctf.known
     defocus = (ctf.defocus_u_angs + ctf.defocus_v_angs)[half.val_ids] / 2 if known else None
     records = ValidationRecords(half.folder, eulers[half.train_ids], eulers[half.val_ids], names, defocus)
-    return Stage(half.folder, half.name, plan.arguments.n_epochs, train, held_out, records, curriculum)
+    return Stage(half.folder, half.name, plan.arguments.n_epochs, train, held_out, records, curriculum, weights)
 
 
 def source_folder(version_dir: Path, half_name: str) -> Path:

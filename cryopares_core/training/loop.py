@@ -67,7 +67,7 @@ class Loop:
         )
         self.module, self.optimizer = self.fabric.setup(ready_for_all(self.fabric, module), optimizer)
         self.curriculum = stage.curriculum.to(self.fabric.device) if stage.curriculum else None
-        self.step = TrainingStep(self.fabric, self.module, self.optimizer, plan.config, self.curriculum, seed)
+        self.step = TrainingStep(self.fabric, self.module, self.optimizer, plan.config, self.curriculum, seed, stage.weights)
         self.steps_an_epoch = math.ceil(len(self.train) / self.settings.accumulate_grad_batches)
         self.total_steps = self.steps_an_epoch * stage.n_epochs
         self.schedule = Schedule(self.optimizer, self.total_steps, self.settings.patient_reduce_lr_plateau_n_epochs)

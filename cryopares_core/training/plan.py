@@ -63,7 +63,8 @@ class Stage:
     """What one stage trains on, for how long, and where it writes. `title` stands before its lines of progress.
 
     `train` and `held_out` give a `Batch` for a list of positions by `__getitems__`.
-    `curriculum` takes noise off the training pictures at first.
+    `curriculum` takes noise off the training pictures at first. `weights` `(n,)` of all particles of the run multiply the losses of
+    the training pictures; None weighs all alike.
     """
 
     folder: Path
@@ -73,6 +74,7 @@ class Stage:
     held_out: Any
     records: ValidationRecords
     curriculum: NoiseCurriculum | None = None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)

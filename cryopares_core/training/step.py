@@ -32,6 +32,7 @@ class TrainingStep:
     config : the whole configuration tree
     curriculum : takes noise off the training pictures at first
     seed : the stage's
+    weights : of each particle's loss, `(n,)` of all particles of the run; None weighs all alike
 
     Attributes
     ----------
@@ -46,10 +47,12 @@ class TrainingStep:
         config: Config,
         curriculum: NoiseCurriculum | None,
         seed: int,
+        weights: Tensor | None = None,
     ):
         self.fabric, self.module, self.optimizer, self.curriculum, self.seed = fabric, module, optimizer, curriculum, seed
         self.clip_norm, self.data = config.train.gradient_clip_norm, config.datamanager
         self.augmenter = Augmenter(config.datamanager.augmenter)
+        self.weights = None if weights is None else weights.float().to(fabric.device)
         self.pieces = 1
 
     def __call__(self, batches: list[Batch], step: int, progress: float, noisy: bool, stop: bool) -> Tensor:
@@ -79,15 +82,16 @@ class TrainingStep:
             for number, batch in enumerate(batches):
                 torch.manual_seed(seed_of(self.seed, step, number, self.fabric.global_rank))
                 images, eulers_degs = self._pictures(batch.to(self.fabric.device, non_blocking=True), progress, noisy)
-                parts = list(zip(images.tensor_split(self.pieces), eulers_degs.tensor_split(self.pieces), strict=True))
-                for place, (some, angles) in enumerate(parts):
+                columns = images, eulers_degs, self._weights(batch, len(images))
+                parts = list(zip(*(column.tensor_split(self.pieces) for column in columns), strict=True))
+                for place, (some, angles, weights) in enumerate(parts):
                     last = number == len(batches) - 1 and place == len(parts) - 1
                     share = len(some) / (len(images) * len(batches))
                     # What the network draws is the same for all batches, pieces and processes of a step.
                     torch.manual_seed(seed_of(self.seed, step))
                     with self.fabric.no_backward_sync(self.module, enabled=not last and self.fabric.world_size > 1):  # type: ignore[arg-type]
                         loss, _, _, error = self.module(some, angles)
-                        self.fabric.backward(loss.mean() * share)
+                        self.fabric.backward((loss * weights).mean() * share)
                     losses.append(loss.detach())
                     errors.append(error)
         except RuntimeError as error:
@@ -104,6 +108,12 @@ class TrainingStep:
         if self.curriculum is not None and batch.ids is not None and not noisy:
             images, eulers_degs = self.curriculum(images, eulers_degs, batch.ids.repeat(copies))
         return self.augmenter(images, eulers_degs, progress) if augmented else (images, eulers_degs)
+
+    def _weights(self, batch: Batch, n_images: int) -> Tensor:
+        """`(n_images,)` of the copies of all particles of a batch, in the order of `_pictures`."""
+        if self.weights is None or batch.ids is None:
+            return torch.ones(n_images, device=self.fabric.device)
+        return self.weights[batch.ids.to(self.weights.device)].repeat(n_images // len(batch))
 
     def _take_smaller_pieces(self, n_particles: int) -> None:
         """Raises UserError where nothing smaller is left, or where other processes wait for this one."""

@@ -19,6 +19,7 @@ from cryopares_core.training.distribution import processes
 from cryopares_core.training.phases import Phases
 from cryopares_core.training.plan import Plan
 from cryopares_core.training.preflight.findings import COST, ERROR, PARTICLES, PICTURES, POSES, SETTINGS, Findings
+from cryopares_core.training.preflight.labels import look_at_labels, tell_of_labels
 from cryopares_core.training.preflight.memory import look_at_memory
 from cryopares_core.training.preflight.particles import table_doubts, view_doubts
 from cryopares_core.training.preflight.poses import CLEAR, PoseLook, fit_of_given_map, look_at_poses
@@ -164,6 +165,8 @@ class _Check:
         look = found.attempt(POSES, lambda: look_at_poses(sample, plan))
         tell_of_pictures(found, sample, look, len(table))
         tell_of_poses(found, look)
+        quality = found.attempt(POSES, lambda: look_at_labels(sample, plan, look))
+        tell_of_labels(found, quality, plan, self.half_names[0])
         if given is not None and look is not None and look.fit.z > CLEAR:
             own = look.fit
             path = str(self.arguments.map_fname_for_simulated_pretraining)
