@@ -29,11 +29,11 @@ from cryopares_core.inference.readme import readme
 from cryopares_core.training.calibrate import read_calibration
 from cryopares_core.training.calibration import FILE as CALIBRATION
 from cryopares_core.training.calibration import calibration_text, model_checksum
-from cryopares_core.volumes.picture_fit import MAP, fit_to_own_map
+from cryopares_core.volumes.picture_fit import FINE_MAP, MAP, fit_to_own_map
 
 FORMAT, KIND, MANIFEST, README = 1, "CryoPARES model", "manifest.json", "README.txt"
 WANTED = ("model.safetensors", "model.json")
-WELCOME = (CALIBRATION, MAP, "views.csv")
+WELCOME = (CALIBRATION, MAP, FINE_MAP, "views.csv")
 ALLOWED = {README, *(f"{model}/{name}" for model in MODELS for name in WANTED + WELCOME)}
 LARGEST_MANIFEST = 1_000_000
 PORTION = 1 << 20

@@ -23,8 +23,8 @@ from cryopares_core.refinement.refiner import Refiner
 from cryopares_core.refinement.results import RefinedPoses
 from cryopares_core.refinement.start import RefineSettings
 from cryopares_core.shards import Shards
-from cryopares_core.volumes.maps import HEADER_REMEDY, read_map
-from cryopares_core.volumes.picture_fit import MAP
+from cryopares_core.volumes.maps import HEADER_REMEDY
+from cryopares_core.volumes.picture_fit import MAP, model_map
 
 FOLDER = "refined"
 LEAST_ERROR_DEGS, MOST_ERROR_DEGS = 2.0, 15.0  # that refinement is told to expect
@@ -47,14 +47,13 @@ def references_of(job: Job) -> dict[int, Reference]:
         return read_references(arguments.reference_fname, arguments.reference_half2_fname, None, HEADER_REMEDY)
     names = list(job.models)
     of_half = {half: f"half{half}" if f"half{half}" in job.models else names[0] for half in (1, 2)}
-    missing = sorted({name for name in of_half.values() if not (job.models[name].folder / MAP).is_file()})
-    if missing:
+    found = {name: model_map(job.models[name].folder, job.models[name].card.sampling_rate_angs) for name in set(of_half.values())}
+    read = {name: Reference(*one) for name, one in found.items() if one is not None}
+    if missing := sorted(found.keys() - read.keys()):
         raise UserError(
             f"The model {' and '.join(missing)} has no {MAP} to compare images with. Give a map with --reference_fname, or use "
             f"--evidence {NETWORK} without --refine."
         )
-    pixels = {name: job.models[name].card.sampling_rate_angs for name in of_half.values()}
-    read = {name: Reference(*read_map(job.models[name].folder / MAP, pixels[name])) for name in of_half.values()}
     return {half: read[name] for half, name in of_half.items()}
 
 

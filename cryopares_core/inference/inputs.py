@@ -9,11 +9,11 @@ from typing import Any
 from cryopares_core.config.infer_arguments import MODELS, InferArguments
 from cryopares_core.files import stamp, stamps
 from cryopares_core.training.calibration import FILE as CALIBRATION
-from cryopares_core.volumes.picture_fit import MAP
+from cryopares_core.volumes.picture_fit import FINE_MAP, MAP
 
 # What may be another for the same results: where and how fast they are computed.
 OF_THE_MACHINE = ("batch_size", "n_threads", "devices", "accelerator", "shard_size")
-OF_A_MODEL = ("model.safetensors", "model.json", CALIBRATION, "validation.csv", MAP)
+OF_A_MODEL = ("model.safetensors", "model.json", CALIBRATION, "validation.csv", MAP, FINE_MAP)
 
 
 def asked(arguments: InferArguments) -> dict[str, Any]:

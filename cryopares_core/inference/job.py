@@ -36,7 +36,7 @@ from cryopares_core.shards import ABOUT, Shards
 from cryopares_core.training.calibration import calibration_text
 from cryopares_core.training.phases import Phases
 from cryopares_core.volumes.half_map_files import foreign_maps
-from cryopares_core.volumes.picture_fit import MAP
+from cryopares_core.volumes.picture_fit import FINE_MAP, MAP
 
 logger = logging.getLogger(__name__)
 PREDICTIONS = "predictions"
@@ -245,7 +245,7 @@ def _about_search(arguments: InferArguments) -> dict[str, Any]:
 
 def _fingerprint(model: TrainedModel) -> str:
     """Of what is in its files, since those of a .cryopares file are unpacked anew each time."""
-    files = [model.folder / name for name in ("model.safetensors", MAP)]
+    files = [model.folder / name for name in ("model.safetensors", MAP, FINE_MAP)]
     digest = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files if path.is_file()))
     if model.calibration is not None:
         digest.update(calibration_text(model.calibration).encode())

@@ -61,12 +61,11 @@ class ModeFinder:
         """Symmetrised coefficients `(n_coefficients, b)` -> their modes."""
         values = self.density.grid_values(coefficients)
         poses, there = self._several(coefficients, values) if self.count > 1 else self._highest(coefficients, values)
-        return Modes(poses, self.mass_at(coefficients, values, poses) * there)
+        return Modes(poses, self.mass_at(coefficients, log_mean_density(values), poses) * there)
 
     @torch.no_grad()
-    def mass_at(self, coefficients: Tensor, values: Tensor, poses: Tensor) -> Tensor:
-        """The probability within 5 degrees of poses `(b, k, 3, 3)`, `(b, k)`; `values` `(points, b)` are f on a uniform grid."""
-        log_mean = _log_sum(values) - math.log(len(values))
+    def mass_at(self, coefficients: Tensor, log_mean: Tensor, poses: Tensor) -> Tensor:
+        """The probability within 5 degrees of poses `(b, k, 3, 3)`, `(b, k)`; `log_mean` `(b,)` of the density over SO(3)."""
         each = coefficients.repeat_interleave(poses.shape[1], dim=1)
         heights = self._around(each, poses.flatten(0, 1)).unflatten(0, poses.shape[:2]) - log_mean[:, None, None]
         mass = self.density.group_order * (heights + self.log_weights).exp().sum(dim=-1)
@@ -125,6 +124,11 @@ class ModeFinder:
         chosen = unit.nonzero()[:, 0]
         chosen = torch.cat((chosen, chosen[-1:].expand(-len(chosen) % BLOCK)))  # whole blocks
         return chosen, matrices[chosen]
+
+
+def log_mean_density(values: Tensor) -> Tensor:
+    """Log of the mean density over SO(3), `(b,)`, from f on a uniform grid, `(points, b)`."""
+    return _log_sum(values) - math.log(len(values))
 
 
 def _log_sum(values: Tensor) -> Tensor:

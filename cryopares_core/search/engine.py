@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from cryopares_core.search.peaks import PeakFinder, Peaks
 from cryopares_core.search.polish import Polisher
 from cryopares_core.search.prior import FLAT, NetworkPrior
 from cryopares_core.search.results import NEVER, SearchedPoses, nothing_found, without_twins
-from cryopares_core.search.settings import SHIFT_STEP_SHARE, SearchSettings, grid_resolution_angs
+from cryopares_core.search.settings import SHIFT_STEP_SHARE, SearchSettings, grid_resolution_angs, polish_resolution_angs
 
 logger = logging.getLogger(__name__)
 CHUNK_IMAGES = 32  # on the whole grid at once
@@ -87,9 +88,10 @@ class PoseSearch:
         compares: bool = False,
     ):
         self.table, self.settings, self.device = table, settings, torch.device(device)
-        limits = RefineSettings(resolution_angs=settings.polish_angs, mask_radius_angs=settings.mask_radius_angs)
+        polish_angs = self._polish_angs(references)
+        limits = RefineSettings(resolution_angs=polish_angs, mask_radius_angs=settings.mask_radius_angs)
         self.maps = HalfMaps(references, table.half_set, limits, self.device, every=compares)
-        self.source = PictureSource(table, max(settings.polish_angs, self.maps.finest_angs), settings.use_ctf, self.device)
+        self.source = PictureSource(table, max(polish_angs, self.maps.finest_angs), settings.use_ctf, self.device)
         group = point_group(settings.symmetry).matrices
         self.grid, self.resolution_angs = self._grid(group)
         self.find = PeakFinder(self.grid, group, settings.n_peaks, self.device)
@@ -101,7 +103,7 @@ class PoseSearch:
         pairs = [(slices, kind) for slices in self.maps.all for kind in self.source.kinds]
         self._likelihoods = {pair: self._likelihood(*pair) for pair in pairs}
         self._polishers = {
-            pair: Polisher(*pair, resolution_angs=settings.polish_angs, spacing_degs=self.grid.spacing_degs) for pair in pairs
+            pair: Polisher(*pair, resolution_angs=polish_angs, spacing_degs=self.grid.spacing_degs) for pair in pairs
         }
 
     def swapped(self) -> PoseSearch:
@@ -109,6 +111,11 @@ class PoseSearch:
         other = copy(self)
         other.maps = self.maps.swapped()
         return other
+
+    def _polish_angs(self, references: Mapping[int, Reference]) -> float:
+        radius = self.settings.mask_radius_angs or math.inf
+        boxes = (len(one.volume) * one.pixel_size_angs / 2 for one in references.values())
+        return polish_resolution_angs(self.settings, min(radius, *boxes), healpix_spacing_degs(self.settings.order) / DEGREES)
 
     def _grid(self, group: Tensor) -> tuple[SearchGrid, float]:
         """The finest grid whose slices fit in memory, and the resolution that goes with it."""

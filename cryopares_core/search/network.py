@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cryopares_core.geometry.synthesis import GridSynthesis
 from cryopares_core.model.density import PoseDensity
+from cryopares_core.model.modes import log_mean_density
 from cryopares_core.model.prediction import PosePredictor
 from cryopares_core.refinement.pictures import Spectra
 from cryopares_core.search.candidates import CandidateStage
@@ -89,6 +90,19 @@ class PosteriorPredictor:
         """
         coefficients = self.predict.coefficients(images)
         values = self.on_grid.values(coefficients)
-        opinion = NetworkOpinion(self.on_grid.at_points(values), self.prior, self.stage)
-        found = self.search(spectra, indices, shifts_angs, opinion)
-        return PosteriorPoses(found, self.predict.find.mass_at(coefficients, values, found.poses))
+        found = self.search(spectra, indices, shifts_angs, self._opinion(values))
+        return PosteriorPoses(found, self._mass(coefficients, values, found))
+
+    def _opinion(self, values: Tensor) -> NetworkOpinion | None:
+        """None where the network neither votes nor says where to look."""
+        if self.prior.is_flat and self.stage is None:
+            return None
+        return NetworkOpinion(self.on_grid.at_points(values), self.prior, self.stage)
+
+    def _mass(self, coefficients: Tensor, values: Tensor, found: SearchedPoses) -> Tensor:
+        """The network's probability within 5 degrees of the poses that there are, `(b, k)`."""
+        row, peak = (found.mass > 0).nonzero(as_tuple=True)
+        mass, log_mean = torch.zeros_like(found.mass), log_mean_density(values)
+        poses = found.poses[row, peak][:, None]
+        mass[row, peak] = self.predict.find.mass_at(coefficients[:, row], log_mean[row], poses)[:, 0]
+        return mass

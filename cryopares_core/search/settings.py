@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 ORDER = 3
-MIN_RESOLUTION_ANGS = 16.0  # finer detail does not fit between the points of the grid
+MIN_RESOLUTION_ANGS = 8.0
 DETAIL_SHARE = 1.2  # of the way that the edge of the particle moves between points
 SHIFT_STEP_SHARE = 0.28  # of the resolution
-POLISH_ANGS = 12.0
+POLISH_ANGS = 12.0  # or finer, for small particles
+POLISH_SHARE = 0.75  # of the resolution of the grid
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,8 @@ class SearchSettings:
 def grid_resolution_angs(radius_angs: float, spacing_rad: float) -> float:
     """The resolution at which neighbouring points of the grid still see the same detail."""
     return max(MIN_RESOLUTION_ANGS, DETAIL_SHARE * radius_angs * spacing_rad)
+
+
+def polish_resolution_angs(settings: SearchSettings, radius_angs: float, spacing_rad: float) -> float:
+    """The resolution of the final steps: finer than the grid's, which small particles see in more detail."""
+    return min(settings.polish_angs, POLISH_SHARE * grid_resolution_angs(radius_angs, spacing_rad))

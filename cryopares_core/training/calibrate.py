@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cryopares_core.errors import UserError
 from cryopares_core.geometry.rotations import euler_degs_to_matrix, matrix_to_euler_degs, pose_error_degs
 from cryopares_core.geometry.symmetry import point_group
 from cryopares_core.model.precision import uses_bfloat16
@@ -69,8 +70,11 @@ def calibrate_half_set(
     signs = Signs(torch.cat(stated).numpy(), matrix_to_euler_degs(found).numpy(), fit)
     calibration = fit_calibration(signs, error_degs, card.symmetry)
     if table is not None and compare is not None and ctf.known:
-        posterior, prior = calibrate_posterior(folder, predict, card, table, images, ids, device)
-        calibration = replace(calibration, posterior=posterior, prior=prior)
+        try:
+            posterior, prior = calibrate_posterior(folder, predict, card, table, images, ids, device)
+            calibration = replace(calibration, posterior=posterior, prior=prior)
+        except UserError as error:  # the model is still good for its own poses
+            logger.warning("%s: the posterior of network and map is not calibrated (%s)", folder.name, error)
     write_calibration(folder, calibration)
     logger.info(
         "%s: on average, stated confidence is %.0f points off what came true, and %.0f as calibrated",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cryopares_core.config.model_fit import disc_radius_angs
+from cryopares_core.errors import UserError
 from cryopares_core.geometry.rotations import DEGREES, euler_degs_to_matrix, matrix_to_euler_degs, pose_error_degs
 from cryopares_core.geometry.symmetry import point_group
 from cryopares_core.model.prediction import PosePredictor
@@ -23,8 +24,7 @@ from cryopares_core.search.prior import NetworkPrior, learn_prior
 from cryopares_core.search.settings import SearchSettings
 from cryopares_core.training.calibration import Calibration, Signs
 from cryopares_core.training.calibration_fit import fit_calibration
-from cryopares_core.volumes.maps import read_map
-from cryopares_core.volumes.picture_fit import MAP
+from cryopares_core.volumes.picture_fit import model_map
 
 logger = logging.getLogger(__name__)
 MAX_PARTICLES = 3000  # more teach nothing new
@@ -48,10 +48,17 @@ def calibrate_posterior(
     predict : by the half set's model
     table, images : all particles of the run, and their prepared images `(n, c, s, s)`
     ids : which particles were held out
+
+    Raises
+    ------
+    UserError : there is no map, or the search does not fit in memory
     """
     chosen = np.sort(np.asarray(ids))[np.linspace(0, len(ids) - 1, min(len(ids), MAX_PARTICLES)).astype(int)]
     held_out = table.subset(chosen)
-    reference = Reference(*read_map(folder / MAP, card.sampling_rate_angs))
+    found = model_map(folder, card.sampling_rate_angs)
+    if found is None:
+        raise UserError(f"{folder}: no map of the training particles.")
+    reference = Reference(*found)
     radius = disc_radius_angs(card.preparation.mask_radius_angs, card.image_size_px, card.sampling_rate_angs)
     search = PoseSearch(held_out, {1: reference, 2: reference}, SearchSettings(card.symmetry, radius), device)
     predictor = PosteriorPredictor(predict, search)

@@ -32,7 +32,9 @@ from cryopares_core.training.plan import Plan, Stage, StageResult
 from cryopares_core.training.pretraining import SIMULATED, SimulatedMap, Simulation, make_simulation, pretrain
 from cryopares_core.training.records import ValidationRecords
 from cryopares_core.training.starting_map import KnownParticles, StartingMap, make_starting_map
+from cryopares_core.training.training_map import write_training_map
 from cryopares_core.volumes.maps import write_map
+from cryopares_core.volumes.picture_fit import FINE_MAP
 
 logger = logging.getLogger(__name__)
 SIMULATION = "simulation"  # the folder of the views that come before the particles
@@ -126,6 +128,8 @@ def _calibrate(plan: Plan, particles: Particles, half: HalfSet, own_map: OwnMap)
     with plan.phases("calibration"):
         if plan.fabric.is_global_zero and not is_calibrated(half.folder):  # a run that goes on has half sets behind it
             table, ctf = particles.table, particles.known.ctf
+            if ctf.known and not (half.folder / FINE_MAP).is_file():
+                write_training_map(half.folder, table, half.train_ids, plan.symmetry, plan.device)
             angles = torch.from_numpy(table.eulers_deg)
             calibrate_half_set(half.folder, particles.images, angles, ctf, half.val_ids, plan.device, table)
         plan.fabric.barrier()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,8 @@ from cryopares_core.volumes.project import Projector
 
 LARGEST_PX = 64  # finer detail is noise in single pictures, and costs the most
 SMALLEST_NORM = 1e-6
-MAP = "starting_map.mrc"
+MAP = "starting_map.mrc"  # at the pixel size of the network's images
+FINE_MAP = "training_map.mrc"  # at that of the particles' own
 
 
 class PictureFit:
@@ -67,6 +69,18 @@ class PictureFit:
         spectra = torch.fft.rfft2(pictures)
         rows = torch.cat((spectra[:, : m // 2], spectra[:, -(m // 2) :]), dim=1)
         return torch.fft.irfft2(rows[:, :, : m // 2 + 1], s=(m, m)) * (m / n) ** 2
+
+
+def model_map(folder: Path, pixel_size_angs: float) -> tuple[np.ndarray, float] | None:
+    """The finest map of a model's training particles in its folder, with its pixel size; None where there is none.
+
+    Parameters
+    ----------
+    pixel_size_angs : of the network's images
+    """
+    if (folder / FINE_MAP).is_file():
+        return read_map(folder / FINE_MAP)
+    return read_map(folder / MAP, pixel_size_angs) if (folder / MAP).is_file() else None
 
 
 def fit_to_own_map(folder: Path, card: ModelCard, device: torch.device) -> PictureFit | None:
