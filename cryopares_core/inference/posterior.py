@@ -72,6 +72,7 @@ class PosteriorSearch:
                 calibration.learn_low_stage()
             if job.place.rank == 0:
                 report_verdict(calibration.judge())
+            self.search.dispersion = self._dispersion()
             self.predictors = self._predictors() if uses_network else {}
             if uses_network and len(self.search.offsets) > 1:
                 self._learn_stages(calibration)
@@ -80,6 +81,11 @@ class PosteriorSearch:
         teams = self._teams() if uses_network else ()
         self.confidence = {team: PosteriorConfidence([job.models[name] for name in names]) for team, names in teams}
         self.of_map = PosteriorConfidence([])
+
+    def _dispersion(self) -> float:
+        """What the models learned of it, on average; 1 without a calibrated model."""
+        known = [model.calibration.prior.dispersion for model in self.job.models.values() if model.calibration is not None]
+        return float(np.mean(known)) if known else 1.0
 
     def _teams(self) -> Iterator[tuple[int, tuple[str, ...]]]:
         for team in self.job.assignment.at_work:

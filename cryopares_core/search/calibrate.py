@@ -14,6 +14,7 @@ from cryopares_core.refinement.pictures import Block, Spectra
 from cryopares_core.search.candidates import CandidateStage, learn_stage
 from cryopares_core.search.engine import PoseSearch
 from cryopares_core.search.judge import MapVerdict, judge_map
+from cryopares_core.search.results import SearchedPoses
 
 N_IMAGES, N_IMAGES_WITH_SHIFTS = 400, 128  # of each box and pixel size
 N_JUDGES_WITH_SHIFTS = 64
@@ -53,10 +54,14 @@ class SearchCalibration:
         calibration = Calibration(self.search.source, self.search.maps, self.blocks)
         poses, shifts = torch.eye(3).repeat(len(self.indices), 1, 1), self.shifts.cpu().clone()
         for _ in range(ROUNDS):
-            for rows, block, spectra in self._spectra():
-                found = self.search(spectra, block.indices, self.shifts[rows])
+            for rows, found in self.searched():
                 poses[rows], shifts[rows] = found.poses[:, 0].cpu(), found.shifts_angs[:, 0].cpu()
             self.search.weights = calibration.weights(poses, shifts)
+
+    def searched(self) -> Iterator[tuple[Tensor, SearchedPoses]]:
+        """The poses of the usable images by the map alone, and their places in the sample, block by block."""
+        for rows, block, spectra in self._spectra():
+            yield rows, self.search(spectra, block.indices, self.shifts[rows])
 
     def judge(self) -> MapVerdict:
         """Whether the images show the map at all. The weights must be known."""

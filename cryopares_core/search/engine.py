@@ -97,6 +97,7 @@ class PoseSearch:
         self.find = PeakFinder(self.grid, group, settings.n_peaks, self.device)
         self.offsets = self._offsets(self.resolution_angs)
         self.low_stage: CandidateStage | None = None  # learned later
+        self.dispersion = 1.0
         self._low_offsets = self._offsets(LOW_FACTOR * self.resolution_angs)
         self.background = background_rows(self.grid).to(self.device)
         self.weights = {kind: equal_weights(kind) for kind in self.source.kinds}
@@ -255,6 +256,7 @@ class PoseSearch:
         row, peak = (peaks.heights > peaks.heights[:, :1] - MARGIN).nonzero(as_tuple=True)
         with exact_products():
             polished = self._polishers[pair](seen.part(row, seen.xy.shape[1]), starts[row, peak], shifts[row, peak])
+            polished = polished.dispersed(self.dispersion)
         found = nothing_found(len(seen), starts.shape[1], self.device)
         found.poses[row, peak], found.shifts_angs[row, peak] = polished.poses, polished.shifts
         found.log_odds[row, peak] = polished.log_likelihood + density[row, peak] + polished.log_volume

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +37,12 @@ class Polished:
     log_likelihood: Tensor
     correlation: Tensor
     covariance: Tensor
+
+    def dispersed(self, dispersion: float) -> Polished:
+        """The same with the log-likelihood divided, and the covariance multiplied, by a dispersion (McCullagh 1983,
+        doi:10.1214/aos/1176346056): maps and images differ by more than the noise.
+        """
+        return replace(self, log_likelihood=self.log_likelihood / dispersion, covariance=self.covariance * dispersion)
 
     @property
     def log_volume(self) -> Tensor:

@@ -29,10 +29,12 @@ class NetworkPrior:
     ----------
     exponent : tau
     uniform_share : e, 1 where the network says nothing
+    dispersion : of the map's likelihood, see `PoseSearch`
     """
 
     exponent: float = 0.0
     uniform_share: float = 1.0
+    dispersion: float = 1.0
 
     @property
     def is_flat(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from cryopares_core.volumes.picture_fit import model_map
 
 logger = logging.getLogger(__name__)
 MAX_PARTICLES = 3000  # more teach nothing new
+MAX_DISPERSION = 9.0
 NEAR_DEGS = 10.0  # points of the grid that count as the true pose
 
 
@@ -65,10 +67,22 @@ def calibrate_posterior(
     truth = euler_degs_to_matrix(torch.from_numpy(held_out.eulers_deg)).float()
     calibration = SearchCalibration(search, sample_of(search), torch.from_numpy(held_out.shifts_angs))
     calibration.learn_weights()
-    predictor.prior = _prior(calibration, predictor, images[chosen], truth)
+    search.dispersion = _dispersion(calibration, truth)
+    predictor.prior = replace(_prior(calibration, predictor, images[chosen], truth), dispersion=search.dispersion)
     signs, error_degs = _signs(predictor, held_out, images[chosen], truth)
     logger.debug("%s: %s", folder.name, predictor.prior)
     return fit_calibration(signs, error_degs, card.symmetry), predictor.prior
+
+
+def _dispersion(calibration: SearchCalibration, truth: Tensor) -> float:
+    """By how much squared angular errors of poses in the right peak exceed what the likelihood says of them."""
+    group = point_group(calibration.search.settings.symmetry).matrices
+    particles, squares = torch.from_numpy(calibration.indices), list[Tensor]()
+    for rows, found in calibration.searched():
+        error = pose_error_degs(found.poses[:, 0].cpu().double(), truth[particles[rows]].double(), group)
+        squares.append(torch.stack((error.square(), 3 * found.spread_degs[:, 0].cpu().double().square()))[:, error < NEAR_DEGS])
+    seen, stated = torch.cat(squares, dim=1).sum(dim=1).tolist()
+    return min(max(seen / stated, 1.0), MAX_DISPERSION) if stated > 0 else 1.0
 
 
 def _prior(calibration: SearchCalibration, predictor: PosteriorPredictor, images: Tensor, truth: Tensor) -> NetworkPrior:

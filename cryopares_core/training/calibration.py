@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ def parse_calibration(path: Path) -> Calibration:
             raise UserError(f"{path}: format {values['format']} is newer than this version knows ({FORMAT}). Update CryoPARES.")
         if values.get("posterior") is None:
             return _from_json(values)
-        prior = NetworkPrior(*(float(values["prior"][name]) for name in ("exponent", "uniform_share")))
+        prior = NetworkPrior(*(float(values["prior"][field.name]) for field in fields(NetworkPrior)))
         return replace(_from_json(values), posterior=_from_json(values["posterior"]), prior=prior)
     except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
         raise UserError(f"{path}: damaged ({error}). Copy it again, or remove it: confidence is then not calibrated.") from error
