@@ -19,9 +19,10 @@ from cryopares_core.refinement.maps import Reference
 from cryopares_core.refinement.slices import SliceTable
 from cryopares_core.search.calibrate import SearchCalibration, sample_of
 from cryopares_core.search.candidates import learn_stage
-from cryopares_core.search.engine import NetworkOpinion, PoseSearch
+from cryopares_core.search.engine import PoseSearch
 from cryopares_core.search.grid import SearchGrid
 from cryopares_core.search.likelihood import MapLikelihood
+from cryopares_core.search.opinion import NetworkOpinion
 from cryopares_core.search.peaks import PeakFinder
 from cryopares_core.search.polish import rotation_covariance
 from cryopares_core.search.prior import FLAT, NetworkPrior, learn_prior

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,9 +28,9 @@ from cryopares_core.refinement.weights import equal_weights
 from cryopares_core.search.candidates import CandidateStage, background_rows, by_row, highest_rows
 from cryopares_core.search.grid import SearchGrid
 from cryopares_core.search.likelihood import MapLikelihood, fits_in_memory, table_bytes
+from cryopares_core.search.opinion import NetworkOpinion
 from cryopares_core.search.peaks import PeakFinder, Peaks
 from cryopares_core.search.polish import Polisher
-from cryopares_core.search.prior import FLAT, NetworkPrior
 from cryopares_core.search.results import NEVER, SearchedPoses, nothing_found, without_twins
 from cryopares_core.search.settings import SHIFT_STEP_SHARE, SearchSettings, grid_resolution_angs, polish_resolution_angs
 
@@ -43,26 +42,6 @@ MARGIN = 10.0  # nats below the highest peak that a peak may be and still win af
 
 
 Pair = tuple[SliceTable, Frequencies]
-
-
-@dataclass(frozen=True)
-class NetworkOpinion:
-    """What a network says of b images.
-
-    Attributes
-    ----------
-    log_density : `(b, points)` on the grid, up to a constant for each image
-    prior : what it is worth beside the map
-    stage : how much of the grid to try where the density is highest; None tries none of it first
-    """
-
-    log_density: Tensor
-    prior: NetworkPrior = FLAT
-    stage: CandidateStage | None = None
-
-    def part(self, rows: Tensor) -> NetworkOpinion:
-        """Some of the images."""
-        return NetworkOpinion(self.log_density[rows], self.prior, self.stage)
 
 
 class PoseSearch:

@@ -15,8 +15,9 @@ from cryopares_core.model.modes import log_mean_density
 from cryopares_core.model.prediction import PosePredictor
 from cryopares_core.refinement.pictures import Spectra
 from cryopares_core.search.candidates import CandidateStage
-from cryopares_core.search.engine import NetworkOpinion, PoseSearch
+from cryopares_core.search.engine import PoseSearch
 from cryopares_core.search.grid import SearchGrid
+from cryopares_core.search.opinion import NetworkOpinion
 from cryopares_core.search.prior import FLAT, NetworkPrior
 from cryopares_core.search.results import SearchedPoses
 
