@@ -9,18 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cryopares_core.errors import UserError
 from cryopares_core.geometry.rotations import matrix_to_euler_degs
 from cryopares_core.inference.confidence import PosteriorConfidence
 from cryopares_core.inference.consensus import disagreement_degs
 from cryopares_core.inference.job import Job
 from cryopares_core.inference.predict import Found, PredictionSettings, nothing_found, pose_predictor
 from cryopares_core.inference.stream import prepared_stream
+from cryopares_core.inference.verdicts import report_verdict
 from cryopares_core.particles.order import file_order
 from cryopares_core.refinement.maps import Reference
 from cryopares_core.search.calibrate import SearchCalibration, sample_of
 from cryopares_core.search.engine import PoseSearch
-from cryopares_core.search.judge import MapVerdict
 from cryopares_core.search.network import PosteriorPredictor
 from cryopares_core.search.prior import FLAT
 from cryopares_core.search.results import SearchedPoses
@@ -187,29 +186,5 @@ class PosteriorSearch:
         found.eulers_degs[rows], found.shifts_angs[rows] = eulers, poses.shifts_angs[:, kept].numpy(force=True)
         found.confidence[rows], found.near[rows] = judge(mass, eulers, fit, network)
         found.stated[rows], found.fit[rows] = mass, fit
-
-
-def report_verdict(verdict: MapVerdict) -> None:
-    """Warn where the images do not show the map.
-
-    Raises
-    ------
-    UserError : they show its negative
-    """
-    if verdict.is_inverted:
-        raise UserError(
-            "The images show the negative of the map: one of them has inverted contrast. Particles must be white on dark, and the "
-            "density of the map positive."
-        )
-    if verdict.is_doubtful:
-        logger.warning(
-            "The images do not show the map: only %.0f %% of the fit holds at frequencies that the search did not use. The map may "
-            "be of another molecule or have a wrong pixel size, or the images are too noisy. The poses, and a map made of them, "
-            "may mean nothing: half maps aligned to the same wrong map correlate with each other",
-            100 * max(0.0, verdict.free_share),
-        )
-    elif np.isfinite(verdict.free_share):
-        logger.info(
-            "The images show the map: %.0f %% of the fit holds at frequencies that the search did not use (%d images)",
-            *(100 * min(1.0, verdict.free_share), verdict.n_images),
-        )
+        if network is not None:
+            found.network_mass[rows] = network[:, 0]

@@ -49,6 +49,7 @@ class Found:
     stated : `(m, k)` the confidence before calibration, of the network or of the posterior
     fit : `(m, k)` correlation with the map; 0 where there is no map
     broken : `(m,)` whether the picture could not be used
+    network_mass : `(m,)` the network's probability within 5 degrees of the surest pose of a search; nan where it was not asked
     disagreement_degs : `(m,)` distance of the surest pose from that by the other half set's model; 180 where there is none
     """
 
@@ -60,6 +61,7 @@ class Found:
     fit: np.ndarray
     broken: np.ndarray
     disagreement_degs: np.ndarray
+    network_mass: np.ndarray
 
 
 def predict_poses(
@@ -192,4 +194,5 @@ def nothing_found(table: ParticleTable, order: np.ndarray, top_k: int) -> Found:
     confidence, near, stated, fit = (np.zeros((count, top_k), np.float32) for _ in range(4))
     shifts = np.repeat(table.shifts_angs[order, None], top_k, axis=1)
     eulers, broken = np.zeros((count, top_k, 3), np.float32), np.ones(count, dtype=bool)
-    return Found(eulers, shifts, confidence, near, stated, fit, broken, np.full(count, NO_AGREEMENT_DEGS, np.float32))
+    apart, unknown = np.full(count, NO_AGREEMENT_DEGS, np.float32), np.full(count, np.nan, np.float32)
+    return Found(eulers, shifts, confidence, near, stated, fit, broken, apart, unknown)

@@ -28,6 +28,7 @@ from cryopares_core.inference.predict import Found, PredictionSettings, ShardPre
 from cryopares_core.inference.processes import helpers, wanted_here
 from cryopares_core.inference.results import KEPT, Results, Selection, figures
 from cryopares_core.inference.steps import steps_of
+from cryopares_core.inference.verdicts import report_agreement
 from cryopares_core.machine import Place, given_place
 from cryopares_core.plots.consensus import consensus_text
 from cryopares_core.plots.inference import FILE, RECONSTRUCTION, write_inference_report
@@ -141,6 +142,7 @@ def _finish(job: Job, started: float, n_now: int, warnings: list[str]) -> None:
     columns = (found.eulers_degs[:, top], found.confidence[:, top], found.shifts_angs[:, top], found.broken)
     results = Results(job.particles.table, *columns, found.disagreement_degs if job.arguments.asks_consensus else None)
     _tell_of_broken(results)
+    report_agreement(found.network_mass, job.symmetry)
     for step in steps_of(job.arguments):
         results = step(job, results)
     _tell_of_none(job, results)
