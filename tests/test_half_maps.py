@@ -21,7 +21,8 @@ from cryopares_core.particles.star import read_particles
 from cryopares_core.particles.table import FLIPPED, MULTIPLIED
 from cryopares_core.volumes import half_maps
 from cryopares_core.volumes.fourier_sums import FourierSums
-from cryopares_core.volumes.half_maps import reconstruct_half_maps
+from cryopares_core.volumes.fsc import FscCurves
+from cryopares_core.volumes.half_maps import _noise_to_signal, reconstruct_half_maps
 from cryopares_core.volumes.insertion import Inserter, sum_halves
 from cryopares_core.volumes.maps import read_map, resample_map, write_map, write_stack
 from cryopares_core.volumes.masks import soft_sphere
@@ -396,3 +397,11 @@ def test_products_are_exact_on_cards_that_would_round_them(table, monkeypatch):
         assert seen == {"highest"} and torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_a_poor_first_shell_does_not_end_the_map() -> None:
+    """Uneven backgrounds spoil the lowest frequencies; the detail beyond is still signal."""
+    correlation = torch.tensor([1.0, 0.01, 0.6, 0.9, 0.9, 0.5, 0.01, 0.2])
+    fsc = FscCurves(correlation, correlation, correlation, correlation, 6, 100.0)
+    kept = 1 / (1 + _noise_to_signal(fsc))
+    assert (kept[3:6] > 0.6).all() and (kept[6:] < 1e-3).all() and kept[1] < 0.1

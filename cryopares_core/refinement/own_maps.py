@@ -19,7 +19,7 @@ from cryopares_core.particles.table import ParticleTable
 from cryopares_core.plots.fsc import read_fsc
 from cryopares_core.progress import Countdown
 from cryopares_core.refinement.maps import Reference
-from cryopares_core.volumes.fsc import THRESHOLD, first_below, resolution_angs
+from cryopares_core.volumes.fsc import FIRST_SHELL, THRESHOLD, first_below, resolution_angs
 from cryopares_core.volumes.half_map_files import FSC_CSV, HALVES, SUMMARY, write_half_maps
 from cryopares_core.volumes.half_maps import reconstruct_half_maps
 from cryopares_core.volumes.maps import read_map
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 LIMIT_THRESHOLD = 0.5  # of the FSC: detail that is finer brings in more noise than signal
 MIN_CORRELATION = 0.05  # a shell below this, and all after it, is noise
 LOCK = ".maps.lock"
-FIRST_SHELL = 3
 MIN_SHELLS = 5  # coarser detail, of a fifth of the box, does not tell a pose
 
 

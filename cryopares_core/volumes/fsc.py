@@ -104,6 +104,9 @@ def _random_phases(volume: Tensor, start: int, seed: int) -> Tensor:
     return torch.fft.irfftn(spectrum, s=volume.shape)
 
 
+FIRST_SHELL = 3  # below it, uneven backgrounds of the images may say more than the particles
+
+
 def first_below(correlation: Tensor, threshold: float) -> int:
     """The first shell with a correlation below a threshold; where there is none, the one after the last."""
     below = (correlation < threshold).nonzero()

@@ -17,7 +17,7 @@ from cryopares_core.particles.table import ParticleTable
 from cryopares_core.progress import size_text
 from cryopares_core.volumes.auto_mask import auto_mask
 from cryopares_core.volumes.fourier_sums import FourierSums, sums_bytes
-from cryopares_core.volumes.fsc import FscCurves, first_below, fsc_curves
+from cryopares_core.volumes.fsc import FIRST_SHELL, FscCurves, first_below, fsc_curves
 from cryopares_core.volumes.insertion import Inserter, Progress, sum_halves
 from cryopares_core.volumes.masks import soft_sphere, without_corners
 from cryopares_core.volumes.symmetrise import symmetrise
@@ -133,7 +133,7 @@ def _noise_to_signal(fsc: FscCurves) -> Tensor:
     The sum of both halves has the signal-to-noise ratio `2 FSC / (1 - FSC)`. From the first shell that is noise on, none is left.
     """
     correlation = fsc.corrected.clamp(1e-6, 1).clone()
-    correlation[first_below(correlation, NOTHING_LEFT) :] = 1e-6
+    correlation[FIRST_SHELL + first_below(correlation[FIRST_SHELL:], NOTHING_LEFT) :] = 1e-6
     return ((1 - correlation) / (2 * correlation)).clamp(min=LEAST_NOISE)
 
 
