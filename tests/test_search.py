@@ -217,6 +217,17 @@ def _height(slices, seen, poses, shifts):
     return torch.stack(tried).amax(dim=0)
 
 
+def test_an_empty_image_gives_numbers(particles, reference):
+    """Nothing at the frequencies of the search: any pose, no confidence, and no error."""
+    search, _ = calibrated(particles, reference)
+    block = next(search.source.blocks(np.arange(3)))
+    spectra = search.source.spectra(block)
+    spectra.values[1] = 0
+    found = search(spectra, block.indices, torch.zeros(3, 2))
+    assert all(values.isfinite().all() for values in (found.poses, found.shifts_angs, found.mass, found.spread_degs))
+    assert found.mass[1, 0] < 0.01 < found.mass[0, 0]
+
+
 # ---- what the network is worth, and what the map is
 
 

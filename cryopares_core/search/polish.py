@@ -17,6 +17,7 @@ from cryopares_core.refinement.slices import SliceTable
 GRID_ERROR_SHARE = 0.6  # of the grid's spacing: how far a peak is from the pose
 SO3_VOLUME = 8 * math.pi**2  # in cubic radians of small rotations
 MAX_SPREAD_RAD = 0.5
+MIN_INFORMATION = 1e-12  # of an empty image
 N_TURNS = 3
 
 
@@ -100,7 +101,7 @@ def rotation_covariance(fit: Fit) -> Tensor:
         information[:, :N_TURNS, N_TURNS:],
         information[:, N_TURNS:, N_TURNS:],
     )
-    ridge = SMALLEST + 1e-6 * shift.diagonal(dim1=1, dim2=2).amax(dim=1)[:, None, None] * torch.eye(2, device=shift.device)
-    left = rotation - both @ torch.linalg.solve(shift + ridge, both.mT)
+    ridge = (MIN_INFORMATION + 1e-6 * shift.diagonal(dim1=1, dim2=2).amax(dim=1))[:, None, None] * torch.eye(2, device=shift.device)
+    values, axes = torch.linalg.eigh(rotation - both @ torch.linalg.solve(shift + ridge, both.mT))
     # A view without information about an axis has no more spread than chance.
-    return torch.linalg.inv(left + torch.eye(N_TURNS, device=left.device) / MAX_SPREAD_RAD**2)
+    return (axes / (values.clamp(min=0) + 1 / MAX_SPREAD_RAD**2)[:, None]) @ axes.mT
