@@ -166,7 +166,7 @@ def test_candidates_of_a_good_network_find_the_same_for_less(particles, referenc
     part = found_by(search, particles, NetworkOpinion(log_net, FLAT, stage))
     same = pose_error_degs(whole.poses[:, 0], part.poses[:, 0]) < 1
     assert same.double().mean() > 0.98
-    likelihood, _ = calibration.log_likelihood(everything)
+    likelihood, _ = calibration.log_likelihood
     blind = torch.randn(likelihood.shape, generator=torch.Generator().manual_seed(2))
     assert learn_stage(search.grid, likelihood, blind) is None
 

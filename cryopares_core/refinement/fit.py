@@ -61,6 +61,12 @@ class Fit:
         """The correlation coefficient, `(b,)`; 0 for an empty picture."""
         return self.score / self.products[:, X, X].clamp(min=SMALLEST).sqrt()
 
+    @property
+    def curvature(self) -> Tensor:
+        """Scalar products of the derivatives with the scale s eliminated, `(b, 5, 5)`."""
+        cross, norm = self.products[:, FIRST:, M], self.products[:, M, M].clamp(min=SMALLEST)
+        return self.products[:, FIRST:, FIRST:] - cross[:, :, None] * cross[:, None] / norm[:, None, None]
+
     def step(self, damping: Tensor) -> Tensor:
         """Levenberg's and Marquardt's step `(b, 5)`, with the scale s eliminated (variable projection: Golub and Pereyra 1973,
         doi:10.1137/0710036, in Kaufman's approximation). It goes uphill also where s is negative.
@@ -71,7 +77,7 @@ class Fit:
         """
         cross, norm = self.products[:, FIRST:, M], self.products[:, M, M].clamp(min=SMALLEST)
         scale = self.products[:, X, M] / norm
-        curvature = self.products[:, FIRST:, FIRST:] - cross[:, :, None] * cross[:, None] / norm[:, None, None]
+        curvature = self.curvature
         slope = self.products[:, FIRST:, X] - cross * scale[:, None]
         unit = curvature.diagonal(dim1=1, dim2=2).clamp(min=SMALLEST).sqrt()
         curvature = curvature / (unit[:, :, None] * unit[:, None])

@@ -19,7 +19,7 @@ from cryopares_core.geometry.rotations import DEGREES, matrix_to_euler_degs, rot
 from cryopares_core.machine import exact_products
 from cryopares_core.particles.table import ParticleTable
 from cryopares_core.refinement.ascent import portions
-from cryopares_core.refinement.fit import FIRST, M, X, fit
+from cryopares_core.refinement.fit import Fit, M, X, fit
 from cryopares_core.refinement.refiner import Refiner
 from cryopares_core.refinement.results import RefinedPoses
 
@@ -53,11 +53,10 @@ def with_covariance(refiner: Refiner, indices: np.ndarray, refined: RefinedPoses
 
 def covariance_of(products: Tensor) -> Tensor:
     """Covariances `(b, 5, 5)` from scalar products `(b, 7, 7)` float64 of images of one kind, as in `Fit`."""
-    cross, norm = products[:, FIRST:, M], products[:, M, M].clamp(min=SMALLEST)
-    scale = float((products[:, X, M] / norm).mean()) if len(products) else 0.0
+    information = Fit(products).curvature
+    scale = float((products[:, X, M] / products[:, M, M].clamp(min=SMALLEST)).mean()) if len(products) else 0.0
     if scale <= 0:
-        return torch.zeros_like(products[:, FIRST:, FIRST:])
-    information = products[:, FIRST:, FIRST:] - cross[:, :, None] * cross[:, None] / norm[:, None, None]
+        return torch.zeros_like(information)
     unit = information.diagonal(dim1=1, dim2=2).clamp(min=SMALLEST).sqrt()
     unit = unit[:, :, None] * unit[:, None]
     regular = information / unit + 1e-6 * torch.eye(5, dtype=products.dtype)

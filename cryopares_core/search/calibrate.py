@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -73,16 +74,11 @@ class SearchCalibration:
 
     def learn_low_stage(self) -> None:
         """Whether a look at low resolution tells where to search for rotation and shift."""
-        members = np.ones(len(self.indices), dtype=bool)
-        likelihood, rows = self.log_likelihood(members)
-        ranking = torch.zeros_like(likelihood)
-        done = 0
-        for _, block, spectra in self._spectra(members):
-            some = torch.arange(done, done + len(block))
-            shifts = self.shifts[torch.from_numpy(block.rows)]
-            ranking[some] = self.search.scores(spectra, block.indices, shifts, at_low_resolution=True)
-            done += len(block)
-        self.search.low_stage = learn_stage(self.search.grid, likelihood, ranking) if len(rows) else None
+        ranking = [
+            self.search.scores(spectra, block.indices, self.shifts[rows], at_low_resolution=True)
+            for rows, block, spectra in self._spectra()
+        ]
+        self.search.low_stage = learn_stage(self.search.grid, self.log_likelihood[0], torch.cat(ranking))
 
     def stage(self, log_net: Tensor, members: np.ndarray) -> CandidateStage | None:
         """How much of the grid to try first, with the densities of one network.
@@ -92,13 +88,19 @@ class SearchCalibration:
         log_net : `(m, points)` of the whole sample
         members : `(m,)` which of them the network is asked about
         """
-        likelihood, rows = self.log_likelihood(members)
-        return learn_stage(self.search.grid, likelihood, log_net[rows].to(likelihood)) if len(rows) else None
+        likelihood, rows = self.log_likelihood
+        asked = torch.from_numpy(members)[rows]
+        if not asked.any():
+            return None
+        return learn_stage(self.search.grid, likelihood[asked], log_net[rows[asked]].to(likelihood))
 
-    def log_likelihood(self, members: np.ndarray) -> tuple[Tensor, Tensor]:
-        """f squared on the grid, `(k, points)`, of the usable images among `members` `(m,)`, and their places in the sample."""
-        values, places = [torch.zeros(0, len(self.search.grid), device=self.search.device)], [torch.zeros(0, dtype=torch.int64)]
-        for rows, block, spectra in self._spectra(members):
+    @cached_property
+    def log_likelihood(self) -> tuple[Tensor, Tensor]:
+        """f squared on the whole grid, `(k, points)`, of the usable images, and their places in the sample. The weights must be
+        known.
+        """
+        values, places = [], []
+        for rows, block, spectra in self._spectra():
             values.append(self.search.scores(spectra, block.indices, self.shifts[rows]).clamp(min=0).square())
             places.append(rows)
         return torch.cat(values), torch.cat(places)

@@ -51,6 +51,14 @@ class SearchGrid:
         shape = (len(rows), -1, self.n_rows_of_direction)
         return torch.stack((rows.view(shape), mates.view(shape)), dim=2).flatten(1)
 
+    def cosines(self, poses: Tensor, group: Tensor) -> Tensor:
+        """Cosines of the angles between poses `(b, 3, 3)`, or the nearest of their mates, and the points: `(b, points)`."""
+        points = self.pose_matrices.flatten(1).to(poses)
+        best = torch.full((len(poses), len(points)), -1.0, device=poses.device)
+        for element in group.to(poses):
+            best = torch.maximum(best, ((poses @ element).flatten(1) @ points.T - 1) / 2)
+        return best
+
     def _directions(self) -> Tensor:
         """Unit vectors of the view directions in the reference, `(directions, 3)`: the third row of each pose matrix."""
         first = torch.arange(len(self.full.rot)) * self.n_in_plane

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cryopares_core.geometry.rotations import DEGREES
 from cryopares_core.refinement.ascent import climb, levels, portions
-from cryopares_core.refinement.fit import FIRST, SMALLEST, Fit, M, Observed, X
+from cryopares_core.refinement.fit import SMALLEST, Fit, M, Observed, X
 from cryopares_core.refinement.frequencies import Frequencies
 from cryopares_core.refinement.slices import SliceTable
 
@@ -91,11 +91,8 @@ def rotation_covariance(fit: Fit) -> Tensor:
 
     The log-likelihood is `-|X - s M|^2`, so that its information matrix is `2 s^2 J^T J`.
     """
-    products = fit.products
-    cross, norm = products[:, FIRST:, M], products[:, M, M].clamp(min=SMALLEST)
-    scale = products[:, X, M] / norm
-    curvature = products[:, FIRST:, FIRST:] - cross[:, :, None] * cross[:, None] / norm[:, None, None]
-    information = 2 * scale.square()[:, None, None] * curvature
+    scale = fit.products[:, X, M] / fit.products[:, M, M].clamp(min=SMALLEST)
+    information = 2 * scale.square()[:, None, None] * fit.curvature
     rotation, both, shift = (
         information[:, :N_TURNS, :N_TURNS],
         information[:, :N_TURNS, N_TURNS:],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,14 +89,11 @@ def _dispersion(calibration: SearchCalibration, truth: Tensor) -> float:
 def _prior(calibration: SearchCalibration, predictor: PosteriorPredictor, images: Tensor, truth: Tensor) -> NetworkPrior:
     """What the network adds to the map. `images` and `truth` `(n, 3, 3)` are those of the search's table."""
     search = calibration.search
-    likelihood, rows = calibration.log_likelihood(np.ones(len(calibration.indices), dtype=bool))
+    likelihood, rows = calibration.log_likelihood
     particles = torch.from_numpy(calibration.indices)[rows]
     log_net = torch.cat([predictor.log_densities(images[part].to(search.device)) for part in particles.split(64)])
-    points, is_true = search.grid.pose_matrices.flatten(1), torch.zeros(len(rows), len(search.grid), dtype=torch.bool)
-    min_trace = 1 + 2 * float(np.cos(NEAR_DEGS / DEGREES))
-    for element in point_group(search.settings.symmetry).matrices.float():
-        is_true |= (truth[particles] @ element).flatten(1) @ points.T > min_trace
-    return learn_prior(likelihood, log_net, is_true.to(search.device))
+    cosines = search.grid.cosines(truth[particles], point_group(search.settings.symmetry).matrices)
+    return learn_prior(likelihood, log_net, (cosines > math.cos(NEAR_DEGS / DEGREES)).to(search.device))
 
 
 def _signs(predictor: PosteriorPredictor, table: ParticleTable, images: Tensor, truth: Tensor) -> tuple[Signs, np.ndarray]:

@@ -114,7 +114,6 @@ class LabelJudge:
         self.labels = euler_degs_to_matrix(torch.from_numpy(table.eulers_deg)).float()
         self.shifts = torch.from_numpy(table.shifts_angs).float()
         self.group = point_group(symmetry).matrices.float()
-        self.points = self.search.grid.pose_matrices.flatten(1).to(device)
         self.progress = Countdown("Judged the poses of", "particles")
 
     @torch.no_grad()
@@ -154,11 +153,7 @@ class LabelJudge:
 
     def _cosines(self, indices: np.ndarray) -> Tensor:
         """Of the angles between labels and points under the point group, `(b, points)`."""
-        best = torch.full((len(indices), len(self.points)), -1.0, device=self.points.device)
-        for element in self.group:
-            mates = (self.labels[indices] @ element).flatten(1).to(self.points)
-            best = torch.maximum(best, (mates @ self.points.T - 1) / 2)
-        return best
+        return self.search.grid.cosines(self.labels[indices].to(self.search.device), self.group)
 
 
 def log_mean_ratio(log_likelihood: Tensor, near: Tensor) -> Tensor:
